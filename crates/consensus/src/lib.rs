@@ -1,0 +1,1 @@
+//! raft-rs over the write-ahead log.

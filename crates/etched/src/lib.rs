@@ -1,0 +1,1 @@
+//! the etched server's command line: flags, environment, config file, logs.

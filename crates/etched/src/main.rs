@@ -1,0 +1,3 @@
+//! The etched server.
+
+fn main() {}

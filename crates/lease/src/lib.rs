@@ -1,0 +1,1 @@
+//! the lessor: grant, revoke, renew, attach, expiry.

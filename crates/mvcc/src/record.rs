@@ -1,0 +1,58 @@
+//! What one change of one key is called and what is kept of it.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+/// The name of one change: the revision of the store and the place inside it.
+///
+/// A fresh store stands at main revision 1; the first write makes 2. All changes of one transaction
+/// share `main`; `sub` counts them from 0 in the order of execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Revision {
+    /// Revision of the store that this change made.
+    pub main: i64,
+    /// Place among the changes of that revision.
+    pub sub: i64,
+}
+
+impl Revision {
+    /// The first place of revision `main`.
+    pub const fn start_of(main: i64) -> Self {
+        Self { main, sub: 0 }
+    }
+}
+
+/// What is stored under a [`Revision`]: the very bytes that etcd keeps in its `key` bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The key was deleted; `bytes` then holds only the key field.
+    pub tombstone: bool,
+    /// An encoded `mvccpb.KeyValue`.
+    pub bytes: Bytes,
+}
+
+/// Records that have left the memory table.
+pub trait Records: Send + Sync {
+    /// The record of one change, or none.
+    ///
+    /// # Errors
+    /// [`RecordsError`] when the medium fails or a checksum does not match.
+    fn get(&self, revision: Revision) -> Result<Option<Record>, RecordsError>;
+
+    /// Calls `visit` for every record in `from..until`, in order, until it breaks.
+    ///
+    /// # Errors
+    /// [`RecordsError`] when the medium fails or a checksum does not match.
+    fn scan(
+        &self,
+        from: Revision,
+        until: Revision,
+        visit: &mut dyn FnMut(Revision, Record) -> ControlFlow<()>,
+    ) -> Result<(), RecordsError>;
+}
+
+/// The medium behind [`Records`] failed; the text is one line for the operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RecordsError(pub String);

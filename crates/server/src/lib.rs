@@ -1,0 +1,1 @@
+//! apply, the gRPC services, HTTP endpoints, start-up and shutdown.

@@ -1,0 +1,1 @@
+//! a fake disk and the crash tests on it.

@@ -1,0 +1,1 @@
+//! the redb file behind the log.

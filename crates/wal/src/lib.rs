@@ -1,0 +1,1 @@
+//! etcd's write-ahead log: records, segments, repair, over a disk seam.
