@@ -16,6 +16,15 @@ pub enum Error {
         /// Path of the file.
         file: String,
     },
+    /// The file is not there although [`Options::create`](crate::Options::create) forbids making it.
+    #[error(
+        "database file {file} is missing, but the log beside it is not complete without it: \
+         refusing to start empty"
+    )]
+    Missing {
+        /// Path of the file.
+        file: String,
+    },
     /// The file was written by a newer etched.
     #[error(
         "database file {file} has format version {found}, but this etched reads at most {known}: \

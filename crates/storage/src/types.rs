@@ -151,10 +151,14 @@ pub struct Sizes {
 pub struct Options {
     /// Memory for pages, in bytes: read cache and buffered writes together. Default 32 MiB.
     pub cache_bytes: usize,
+    /// Make the file when it is missing. Default true.
+    ///
+    /// Off when the log starts behind index 0, so that nothing could bring the contents back.
+    pub create: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 32 << 20 }
+        Self { cache_bytes: 32 << 20, create: true }
     }
 }

@@ -1,0 +1,233 @@
+//! Where the file lies: the seam between this crate and a disk, or a test's memory.
+//!
+//! ```text
+//! create_copy -> fill -> sync -> install_copy        (first start and defragmentation alike)
+//!                                     |
+//!                                  open_main: always whole, never a half-made file
+//! ```
+
+use std::{
+    fmt::Debug,
+    fs::{File, OpenOptions, TryLockError},
+    io,
+    ops::Bound,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use redb::{BackendError, StorageBackend, backends::FileBackend};
+
+/// How much a medium has left, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Free for new data.
+    pub available: u64,
+    /// What the main file takes now.
+    pub taken: u64,
+    /// Size of the whole medium.
+    pub total: u64,
+}
+
+/// Where the file lies.
+pub trait Medium: Debug + Send + Sync + 'static {
+    /// The path of the main file for messages.
+    fn name(&self) -> String;
+
+    /// Opens the main file, or `None` when there is none.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn open_main(&self) -> io::Result<Option<Box<dyn StorageBackend>>>;
+
+    /// Makes an empty copy; one that a crash left behind goes.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when another process is making one; else the system's.
+    fn create_copy(&self) -> io::Result<Box<dyn StorageBackend>>;
+
+    /// Removes a copy when there is one.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn discard_copy(&self) -> io::Result<()>;
+
+    /// Puts the synced copy in the place of the main file, in one durable step.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn install_copy(&self) -> io::Result<()>;
+
+    /// How much room is left.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn room(&self) -> io::Result<Room>;
+}
+
+/// A file in a folder of the real file system; the copy is `<name>.new` beside it.
+#[derive(Debug)]
+pub(crate) struct FileMedium {
+    main: PathBuf,
+    copy: PathBuf,
+}
+
+impl FileMedium {
+    pub(crate) fn new(main: &Path) -> Self {
+        let mut copy = main.as_os_str().to_owned();
+        copy.push(".new");
+        Self { main: main.to_owned(), copy: copy.into() }
+    }
+
+    fn folder(&self) -> &Path {
+        match self.main.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        }
+    }
+}
+
+fn if_present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn backend(file: File) -> io::Result<Box<dyn StorageBackend>> {
+    let backend = FileBackend::new(file).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(Box::new(backend))
+}
+
+impl Medium for FileMedium {
+    fn name(&self) -> String {
+        self.main.display().to_string()
+    }
+
+    fn open_main(&self) -> io::Result<Option<Box<dyn StorageBackend>>> {
+        let opened = OpenOptions::new().read(true).write(true).open(&self.main);
+        if_present(opened)?.map(backend).transpose()
+    }
+
+    fn create_copy(&self) -> io::Result<Box<dyn StorageBackend>> {
+        // Only a left-over may go, not the file that another process is just making.
+        if let Some(stale) = if_present(File::open(&self.copy))? {
+            match stale.try_lock() {
+                Ok(()) => if_present(std::fs::remove_file(&self.copy))?,
+                Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+                Err(TryLockError::Error(error)) => return Err(error),
+            };
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        backend(options.open(&self.copy)?)
+    }
+
+    fn discard_copy(&self) -> io::Result<()> {
+        if_present(std::fs::remove_file(&self.copy)).map(|_| ())
+    }
+
+    fn install_copy(&self) -> io::Result<()> {
+        std::fs::rename(&self.copy, &self.main)?;
+        File::open(self.folder())?.sync_all()
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        let disk = rustix::fs::statvfs(self.folder())?;
+        let taken =
+            if_present(std::fs::metadata(&self.main))?.map_or(0, |file| file.blocks() * 512);
+        Ok(Room {
+            available: disk.f_bavail * disk.f_frsize,
+            taken,
+            total: disk.f_blocks * disk.f_frsize,
+        })
+    }
+}
+
+/// Cuts a backend off: after [`shut`](Switch::shut) nothing reaches it any more.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Switch(Arc<AtomicBool>);
+
+impl Switch {
+    pub(crate) fn shut(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.0.load(Ordering::Acquire) {
+            return Err(io::Error::other("closed without a checkpoint"));
+        }
+        Ok(())
+    }
+}
+
+/// A medium's backend as redb gets it, with a [`Switch`] in front.
+///
+/// redb makes buffered commits durable when it is dropped. Here only a checkpoint may do that (the
+/// log's HardState has to be on the disk first), so the switch makes a drop no more than a crash.
+#[derive(Debug)]
+pub(crate) struct Switched {
+    pub(crate) inner: Box<dyn StorageBackend>,
+    pub(crate) switch: Switch,
+}
+
+impl StorageBackend for Switched {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.inner.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.switch.check()?;
+        self.inner.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.switch.check()?;
+        self.inner.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.switch.check()?;
+        self.inner.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.inner.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
+        self.inner.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.query_lock_range(start, end)
+    }
+}

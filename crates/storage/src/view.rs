@@ -1,0 +1,305 @@
+//! The file at one commit, for any number of readers at once.
+//!
+//! A view fixes redb's read transaction, so everything read through it belongs to one index. It
+//! keeps the pages it can see from being used again: hold one for as long as an answer takes, not
+//! longer.
+
+use std::{
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+};
+
+use bytes::Bytes;
+use etched_mvcc::{Record, Records, RecordsError, Revision};
+use redb::{ReadOnlyTable, ReadableTable, ReadableTableMetadata};
+
+use crate::{
+    codec::{self, RevisionKey, State},
+    error::{Error, Result},
+    file::OpenFile,
+    types::{Applied, Counts, Table},
+};
+
+/// A record still in its page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawRecord<'a> {
+    /// As in [`Record::tombstone`].
+    pub tombstone: bool,
+    /// As in [`Record::bytes`].
+    pub bytes: &'a [u8],
+}
+
+/// The file at one commit.
+pub struct View {
+    // Before `file`: redb closes with the database, and a table must not outlive it.
+    records: ReadOnlyTable<RevisionKey, &'static [u8]>,
+    rows: Vec<ReadOnlyTable<&'static [u8], &'static [u8]>>,
+    state: State,
+    file: Arc<OpenFile>,
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("View").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl View {
+    /// Fails when the tables do not hold as many rows as the commit says.
+    pub(crate) fn new(
+        records: ReadOnlyTable<RevisionKey, &'static [u8]>,
+        rows: Vec<ReadOnlyTable<&'static [u8], &'static [u8]>>,
+        state: State,
+        file: Arc<OpenFile>,
+    ) -> Result<Self> {
+        let failed = |error| file.guard.redb("read", error);
+        let mut found = Counts { records: records.len().map_err(failed)?, ..Counts::default() };
+        for (count, table) in found.rows.iter_mut().zip(&rows) {
+            *count = table.len().map_err(failed)?;
+        }
+        if found != state.counts {
+            let what = format!("row counts are {found:?}, committed were {:?}", state.counts);
+            return Err(file.guard.damaged(what));
+        }
+        Ok(Self { records, rows, state, file })
+    }
+
+    /// The index this view stands at.
+    pub const fn applied(&self) -> Applied {
+        self.state.applied
+    }
+
+    /// The membership at that index.
+    pub const fn conf_state(&self) -> Option<&etched_proto::raftpb::ConfState> {
+        self.state.conf_state.as_ref()
+    }
+
+    /// Rows by table.
+    pub const fn counts(&self) -> &Counts {
+        &self.state.counts
+    }
+
+    /// The record of one change, or none.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when its checksum does not match; [`Error::Io`] and [`Error::Stopped`].
+    pub fn get(&self, revision: Revision) -> Result<Option<Record>> {
+        let guard = &self.file.guard;
+        guard.run(|| {
+            let found = self.records.get(revision).map_err(|error| guard.redb("read", error))?;
+            let Some(stored) = found else { return Ok(None) };
+            let (tombstone, bytes) =
+                codec::record_of(revision, stored.value()).map_err(|what| guard.damaged(what))?;
+            Ok(Some(Record { tombstone, bytes: Bytes::copy_from_slice(bytes) }))
+        })
+    }
+
+    /// Calls `visit` for every record in `from..until`, in order, until it breaks; nothing is
+    /// copied.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), after the records before the fault were visited.
+    pub fn scan(
+        &self,
+        from: Revision,
+        until: Revision,
+        visit: &mut dyn FnMut(Revision, RawRecord<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        if from >= until {
+            return Ok(());
+        }
+        let guard = &self.file.guard;
+        guard.run(|| {
+            let failed = |error| guard.redb("read", error);
+            let mut last = None;
+            for row in self.records.range(from..until).map_err(failed)? {
+                let (key, stored) = row.map_err(failed)?;
+                let (revision, stored) = (key.value(), stored.value());
+                // A damaged tree may lead to right records in a wrong place.
+                if revision < from || revision >= until || last >= Some(revision) {
+                    let Revision { main, sub } = revision;
+                    return Err(guard.damaged(format!("record {main}.{sub} is out of order")));
+                }
+                last = Some(revision);
+                let (tombstone, bytes) =
+                    codec::record_of(revision, stored).map_err(|what| guard.damaged(what))?;
+                if visit(revision, RawRecord { tombstone, bytes }).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Every row of a table in the order of its keys.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), and [`Error::Damaged`] when their number is not the committed one.
+    pub fn rows(&self, table: Table) -> Result<Vec<(Bytes, Bytes)>> {
+        let guard = &self.file.guard;
+        guard.run(|| {
+            let failed = |error| guard.redb("read", error);
+            let expected = self.state.counts.of(table);
+            let mut rows: Vec<(Bytes, Bytes)> = Vec::new();
+            for row in self.rows[table.place()].iter().map_err(failed)? {
+                let (key, stored) = row.map_err(failed)?;
+                let row = codec::checked_row(table, key.value(), stored.value());
+                let row = row.map_err(|what| guard.damaged(what))?;
+                if rows.last().is_some_and(|(last, _)| *last >= row.0) {
+                    let name = table.name();
+                    return Err(guard.damaged(format!("table {name} is out of order")));
+                }
+                rows.push(row);
+            }
+            self.check_count(table.name(), rows.len() as u64, expected)?;
+            Ok(rows)
+        })
+    }
+
+    /// The highest record.
+    pub(crate) fn last(&self) -> Result<Option<Revision>> {
+        let guard = &self.file.guard;
+        guard.run(|| {
+            let last = self.records.last().map_err(|error| guard.redb("read", error))?;
+            Ok(last.map(|(key, _)| key.value()))
+        })
+    }
+
+    /// What live rows need on the disk, with the overhead of well filled pages.
+    pub(crate) const fn live_bytes(&self) -> u64 {
+        let counts = &self.state.counts;
+        let mut rows = counts.records;
+        let mut place = 0;
+        while place < counts.rows.len() {
+            rows += counts.rows[place];
+            place += 1;
+        }
+        let bytes = self.state.record_bytes + self.state.row_bytes + rows * 4;
+        bytes + bytes / 24 + 20 * 4096
+    }
+
+    fn check_count(&self, table: &str, found: u64, expected: u64) -> Result<()> {
+        if found == expected {
+            return Ok(());
+        }
+        let what = format!("table {table} has {found} rows, committed were {expected}");
+        Err(self.file.guard.damaged(what))
+    }
+
+    /// Reads every record with `workers` threads and hands the results over in order: the fast way
+    /// to build an index at the start, and the one that verifies all of them and their number.
+    ///
+    /// The key space is cut into chunks. A worker makes one `T` of each with `map`, called for
+    /// every record of the chunk in order; `sink` gets the `T`s on the calling thread in the order
+    /// of revisions. Each worker is at most two chunks ahead.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), and [`Error::Damaged`] when the number of records is not the
+    /// committed one. `sink` may have got a part of them by then.
+    pub fn scan_chunks<T: Default + Send>(
+        &self,
+        workers: usize,
+        map: impl Fn(&mut T, Revision, RawRecord<'_>) + Sync,
+        mut sink: impl FnMut(T),
+    ) -> Result<()> {
+        let workers = workers.max(1);
+        let chunks = self.chunks()?;
+        let found = thread::scope(|scope| {
+            let receivers: Vec<_> = (0..workers)
+                .map(|worker| {
+                    let (sender, receiver) = sync_channel(1);
+                    let (chunks, map) = (&chunks, &map);
+                    let mine = move || chunks.iter().skip(worker).step_by(workers);
+                    scope.spawn(move || self.scan_some(mine(), map, &sender));
+                    receiver
+                })
+                .collect();
+            take_in_turn(&receivers, chunks.len(), &mut sink)
+        })?;
+        self.check_count("key", found, self.state.counts.records)
+    }
+
+    fn scan_some<'c, T: Default>(
+        &self,
+        chunks: impl Iterator<Item = &'c (Revision, Revision)>,
+        map: &impl Fn(&mut T, Revision, RawRecord<'_>),
+        sender: &SyncSender<Result<(u64, T)>>,
+    ) {
+        for &(from, until) in chunks {
+            let (mut count, mut made) = (0, T::default());
+            let scanned = self.scan(from, until, &mut |revision, record| {
+                count += 1;
+                map(&mut made, revision, record);
+                ControlFlow::Continue(())
+            });
+            let failed = scanned.is_err();
+            if sender.send(scanned.map(|()| (count, made))).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    /// The key space in pieces of about as many records, if revisions lie evenly.
+    fn chunks(&self) -> Result<Vec<(Revision, Revision)>> {
+        const RECORDS_EACH: u64 = 8192;
+        let guard = &self.file.guard;
+        let ends = guard.run(|| {
+            let failed = |error| guard.redb("read", error);
+            let first = self.records.first().map_err(failed)?.map(|(key, _)| key.value());
+            let last = self.records.last().map_err(failed)?.map(|(key, _)| key.value());
+            Ok(first.zip(last))
+        })?;
+        let end = Revision { main: i64::MAX, sub: i64::MAX };
+        let Some((first, last)) = ends else { return Ok(vec![(Revision::default(), end)]) };
+        let count = self.state.counts.records.div_ceil(RECORDS_EACH).max(1);
+        let span = last.main.saturating_sub(first.main).unsigned_abs();
+        let step = i64::try_from((span / count).max(1)).unwrap_or(i64::MAX);
+        let mut chunks = Vec::new();
+        let mut from = Revision::default();
+        let mut main = first.main;
+        while let Some(next) = main.checked_add(step).filter(|next| *next <= last.main) {
+            chunks.push((from, Revision::start_of(next)));
+            (from, main) = (Revision::start_of(next), next);
+        }
+        chunks.push((from, end));
+        Ok(chunks)
+    }
+}
+
+/// Takes chunk after chunk from the worker that has it; answers how many records they held.
+fn take_in_turn<T>(
+    receivers: &[Receiver<Result<(u64, T)>>],
+    chunks: usize,
+    sink: &mut impl FnMut(T),
+) -> Result<u64> {
+    let mut found = 0;
+    for chunk in 0..chunks {
+        let receiver = &receivers[chunk % receivers.len()];
+        let (count, made) = receiver.recv().expect("a worker sends until its chunks are done")?;
+        found += count;
+        sink(made);
+    }
+    Ok(found)
+}
+
+impl Records for View {
+    fn get(&self, revision: Revision) -> std::result::Result<Option<Record>, RecordsError> {
+        Self::get(self, revision).map_err(Error::into)
+    }
+
+    fn scan(
+        &self,
+        from: Revision,
+        until: Revision,
+        visit: &mut dyn FnMut(Revision, Record) -> ControlFlow<()>,
+    ) -> std::result::Result<(), RecordsError> {
+        let copied = &mut |revision, RawRecord { tombstone, bytes }: RawRecord<'_>| {
+            visit(revision, Record { tombstone, bytes: Bytes::copy_from_slice(bytes) })
+        };
+        Self::scan(self, from, until, copied).map_err(Error::into)
+    }
+}
