@@ -41,7 +41,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Names (not paths) in a directory, in byte order; names that are not UTF-8 are left out.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
-    /// Makes a directory and its missing parents, mode 0700; one that exists is fine.
+    /// Makes a directory and its missing parents, mode 0700, all of them durable at once; one that
+    /// exists is fine.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Removes a directory and all in it; one that does not exist is fine.
     fn remove_dir(&self, dir: &Path) -> io::Result<()>;
@@ -64,6 +65,9 @@ pub trait DiskFile: Send + Sync + 'static {
     fn allocate(&self, bytes: u64) -> io::Result<()>;
     /// Length in bytes.
     fn size(&self) -> io::Result<u64>;
+    /// First offset from `offset` on that may hold anything but zeros, or one behind the end. A file
+    /// that does not know its holes answers `offset`.
+    fn next_data(&self, offset: u64) -> io::Result<u64>;
     /// Takes the file's exclusive lock; `false` if somebody else holds it.
     fn try_lock(&self) -> io::Result<bool>;
     /// Takes the file's exclusive lock, waiting as long as it takes.

@@ -126,6 +126,9 @@ pub enum Damage {
         /// Its type number.
         kind: u64,
     },
+    /// The used part ends, yet [`Damage::BeforeSynced`].
+    #[error("zeros where a record should start")]
+    Zeros,
     /// The segment ends before its own checksum and metadata records.
     #[error("the segment has no header")]
     NoHeader,
@@ -154,7 +157,7 @@ pub enum Damage {
     #[error("{first}, and later synced records follow at offset {later}")]
     BeforeSynced {
         /// What is wrong with the record.
-        first: Box<Damage>,
+        first: Box<Self>,
         /// Where the later record stands.
         later: u64,
     },

@@ -1,14 +1,41 @@
 //! The log as its one writer sees it.
+//!
+//! ```text
+//! save ──> frames in one buffer ──> one write ──> fdatasync if needed ──> at segment_bytes: cut
+//! cut: truncate, sync ──> head of 0.tmp, sync ──> rename to the next name, sync the directory
+//! ```
+//! Invariants:
+//! 1. `segments` ends with the segment that is written; all from the first open one on are locked.
+//! 2. `end` bytes of it are written; behind them the file is zeros up to its length.
+//! 3. After a failed write or sync nothing is ever written again.
 
+use std::collections::VecDeque;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use crate::disk::{Disk, RealDisk};
-use crate::{Entry, Error, HardState, SnapshotMark};
+use crate::create;
+use crate::disk::{Disk, DiskFile, Open, RealDisk};
+use crate::open::{self, Opened};
+use crate::record::Encoder;
+use crate::segment::Name;
+use crate::{Entry, EntryKind, Error, HardState, SnapshotMark};
 
 /// Length a segment is made with, and from which on it is closed: etcd's, not a power of two.
 pub const SEGMENT_BYTES: u64 = 64_000_000;
+
+/// States that need no sync are kept in memory up to this length.
+const UNSYNCED_BYTES_MAX: usize = 64 << 10;
+
+/// The write buffer keeps its memory up to this size.
+const BUFFER_BYTES_MAX: usize = 4 << 20;
+
+/// Name of the next segment until it is used.
+const NEXT_NAME: &str = "0.tmp";
+
+/// The other name that etcd gives a segment not used yet.
+const ETCD_NEXT_NAME: &str = "1.tmp";
 
 /// How the log is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,10 +82,47 @@ pub struct Repair {
     pub offset: u64,
 }
 
-/// An open log, the only writer of its directory.
+/// One file of the log.
 #[derive(Debug)]
+pub(crate) struct Segment<F> {
+    pub(crate) name: Name,
+    pub(crate) path: PathBuf,
+    /// Open and locked, unless it was older than the mark the log was opened at.
+    pub(crate) file: Option<F>,
+}
+
+/// An open log, the only writer of its directory. Dropping it without [`Self::close`] is what a
+/// crash does.
 pub struct Wal<D: Disk = RealDisk> {
     disk: D,
+    dir: PathBuf,
+    options: Options,
+    metadata: Bytes,
+    segments: VecDeque<Segment<D::File>>,
+    end: u64,
+    encoder: Encoder,
+    /// Last state given to the encoder.
+    state: HardState,
+    /// Commit index of the last state that is durable.
+    durable_commit: u64,
+    /// Indexes of the marks that are durable.
+    marks: Vec<u64>,
+    last_index: u64,
+    appended_bytes: u64,
+    /// The next segment, its space reserved.
+    next: Option<D::File>,
+    poisoned: bool,
+}
+
+impl<D: Disk> std::fmt::Debug for Wal<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wal")
+            .field("dir", &self.dir)
+            .field("end", &self.end)
+            .field("state", &self.state)
+            .field("last_index", &self.last_index)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<D: Disk> Wal<D> {
@@ -66,14 +130,39 @@ impl<D: Disk> Wal<D> {
     /// segment. The log appears at once and whole: it is built as `<dir>.tmp` and renamed.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::Io`].
+    /// [`Error::Exists`], [`Error::Locked`] if somebody else is making it, [`Error::Io`].
     pub fn create(disk: D, dir: &Path, metadata: &[u8], options: &Options) -> Result<Self, Error> {
-        unimplemented!()
+        if exists(&disk, dir)? {
+            return Err(Error::Exists { dir: dir.into() });
+        }
+        let mut encoder = Encoder::default();
+        encoder.segment_head(metadata);
+        encoder.snapshot(&SnapshotMark::default());
+        let first = create::first_segment(&disk, dir, &encoder.buf, options)?;
+        let mut wal = Self {
+            disk,
+            dir: dir.into(),
+            options: *options,
+            metadata: Bytes::copy_from_slice(metadata),
+            segments: VecDeque::from([first]),
+            end: encoder.buf.len() as u64,
+            appended_bytes: encoder.buf.len() as u64,
+            encoder,
+            state: HardState::default(),
+            durable_commit: 0,
+            marks: vec![0],
+            last_index: 0,
+            next: None,
+            poisoned: false,
+        };
+        wal.encoder.buf.clear();
+        wal.reserve_for_later();
+        Ok(wal)
     }
 
     /// Opens the log in `dir` to append, and reads what follows the snapshot mark `at`
     /// (`SnapshotMark::default()` reads a log from its beginning). `at` must be in the log: one of
-    /// [`valid_snapshots`]; its `conf_state` is not looked at.
+    /// [`valid_snapshots`](crate::valid_snapshots); its `conf_state` is not looked at.
     ///
     /// A torn write at the end is cut off, see [`Contents::repair`].
     ///
@@ -85,7 +174,28 @@ impl<D: Disk> Wal<D> {
         at: &SnapshotMark,
         options: &Options,
     ) -> Result<(Self, Contents), Error> {
-        unimplemented!()
+        let Opened { contents, segments, end, bytes, last_index } =
+            open::open(&disk, dir, at, options)?;
+        let mut wal = Self {
+            disk,
+            dir: dir.into(),
+            options: *options,
+            metadata: contents.metadata.clone(),
+            segments: segments.into(),
+            end: end.offset,
+            appended_bytes: bytes,
+            encoder: Encoder { crc: end.crc, buf: Vec::new() },
+            state: contents.hard_state,
+            durable_commit: contents.hard_state.commit,
+            marks: contents.snapshots.iter().map(|mark| mark.index).collect(),
+            last_index,
+            next: None,
+            poisoned: false,
+        };
+        // Left by etcd; a wrong guess costs disk space only.
+        let _ = wal.disk.remove(&dir.join(ETCD_NEXT_NAME));
+        wal.reserve_for_later();
+        Ok((wal, contents))
     }
 
     /// Appends `entries`, then `hard_state` if it is given and not empty, as one write.
@@ -98,14 +208,23 @@ impl<D: Disk> Wal<D> {
     /// [`Error::Io`]; then, and ever after, [`Error::Poisoned`].
     ///
     /// # Panics
-    /// If `entries` have a hole, do not follow the log, or have term or index 0.
+    /// If `entries` have a hole, do not follow the log, replace a committed one, have term or index
+    /// 0, or change the configuration without saying how.
     pub fn save(
         &mut self,
         hard_state: Option<&HardState>,
         entries: &[Entry],
         must_sync: bool,
     ) -> Result<(), Error> {
-        unimplemented!()
+        self.check_usable()?;
+        self.append_entries(entries);
+        let mut sync = must_sync || !entries.is_empty();
+        if let Some(state) = hard_state.filter(|state| !state.is_empty()) {
+            sync |= state.term != self.state.term || state.vote != self.state.vote;
+            self.encoder.state(state);
+            self.state = *state;
+        }
+        self.finish(sync)
     }
 
     /// Appends a snapshot mark and makes everything up to it durable. The state it speaks of must
@@ -118,7 +237,14 @@ impl<D: Disk> Wal<D> {
     /// # Panics
     /// If a mark above index 0 has no conf state: etcd would refuse to write it.
     pub fn save_snapshot(&mut self, mark: &SnapshotMark) -> Result<(), Error> {
-        unimplemented!()
+        assert!(mark.index == 0 || mark.conf_state.is_some(), "mark {} has no members", mark.index);
+        self.check_usable()?;
+        self.encoder.snapshot(mark);
+        self.last_index = self.last_index.max(mark.index);
+        // No cut here, as in etcd: the next save does it.
+        self.guard(Self::write_and_sync)?;
+        self.marks.push(mark.index);
+        Ok(())
     }
 
     /// Removes the segments that are not needed to open at the newest valid durable snapshot mark
@@ -127,15 +253,38 @@ impl<D: Disk> Wal<D> {
     /// # Errors
     /// [`Error::Io`]; the log stays usable.
     pub fn release_to(&mut self, index: u64) -> Result<Vec<PathBuf>, Error> {
-        unimplemented!()
+        let valid = index.min(self.durable_commit);
+        let Some(mark) = self.marks.iter().copied().filter(|&mark| mark <= valid).max() else {
+            return Ok(Vec::new());
+        };
+        let needed = self.segments.iter().rposition(|segment| segment.name.index <= mark);
+        let mut removed = Vec::new();
+        // Oldest first: what is left is without a hole whenever this ends.
+        for _ in 0..needed.unwrap_or(0) {
+            let path = &self.segments[0].path;
+            self.disk.remove(path).map_err(|error| Error::io("remove", path, error))?;
+            removed.extend(self.segments.pop_front().map(|segment| segment.path));
+        }
+        self.marks.retain(|&known| known >= mark);
+        if !removed.is_empty() && self.options.sync {
+            let synced = self.disk.sync_dir(&self.dir);
+            synced.map_err(|error| Error::io("sync", &self.dir, error))?;
+        }
+        Ok(removed)
     }
 
     /// Writes and syncs what is still in memory; the end of an orderly shutdown.
     ///
     /// # Errors
     /// As [`Self::save`].
-    pub fn close(self) -> Result<(), Error> {
-        unimplemented!()
+    pub fn close(mut self) -> Result<(), Error> {
+        self.check_usable()?;
+        self.guard(Self::write_and_sync)?;
+        if self.next.take().is_some() {
+            let next = self.dir.join(NEXT_NAME);
+            self.disk.remove(&next).map_err(|error| Error::io("remove", next, error))?;
+        }
+        Ok(())
     }
 
     /// Reserves the space of the next segment, if it is not yet. Done by itself when the log is
@@ -145,32 +294,156 @@ impl<D: Disk> Wal<D> {
     /// # Errors
     /// [`Error::Io`]; the log stays usable.
     pub fn reserve_next(&mut self) -> Result<(), Error> {
-        unimplemented!()
+        if self.next.is_none() {
+            let path = self.dir.join(NEXT_NAME);
+            let reserved = create::reserve(&self.disk, &path, Open::Create, &self.options);
+            if reserved.is_err() {
+                // What was reserved of it is of use to others; the error tells more than this one.
+                let _ = self.disk.remove(&path);
+            }
+            self.next = Some(reserved?);
+        }
+        Ok(())
     }
 
     /// Whether the log can go on into its next segment on a full disk.
     #[must_use]
     pub fn next_is_reserved(&self) -> bool {
-        unimplemented!()
+        self.next.is_some()
     }
 
     /// Bytes of log read at [`Self::open`] plus those appended since; only differences have a
     /// meaning. The measure for "a checkpoint every so many bytes of log".
     #[must_use]
     pub fn appended_bytes(&self) -> u64 {
-        unimplemented!()
+        self.appended_bytes + self.encoder.buf.len() as u64
     }
 
     /// Index of the last entry (or snapshot) saved.
     #[must_use]
     pub fn last_index(&self) -> u64 {
-        unimplemented!()
+        self.last_index
     }
 
     /// As given to [`Self::create`].
     #[must_use]
     pub fn metadata(&self) -> &Bytes {
-        unimplemented!()
+        &self.metadata
+    }
+
+    fn append_entries(&mut self, entries: &[Entry]) {
+        let Some(first) = entries.first() else { return };
+        let (commit, last) = (self.state.commit, self.last_index);
+        assert!(first.index > commit, "entry {} replaces a committed one ({commit})", first.index);
+        assert!(first.index <= last + 1, "entry {} does not follow the log ({last})", first.index);
+        self.last_index = first.index - 1;
+        for entry in entries {
+            let (index, last) = (entry.index, self.last_index);
+            assert!(index == last + 1 && entry.term > 0, "entry {index} of {entry:?} after {last}");
+            assert!(
+                entry.kind == EntryKind::Normal || !entry.data.is_empty(),
+                "entry {index} changes the configuration without saying how"
+            );
+            self.encoder.entry(entry);
+            self.last_index = index;
+        }
+    }
+
+    fn check_usable(&self) -> Result<(), Error> {
+        if self.poisoned { Err(Error::Poisoned { path: self.tail_path() }) } else { Ok(()) }
+    }
+
+    /// Does something to the disk that leaves it unsure if it fails.
+    fn guard(&mut self, step: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
+        let done = step(self);
+        self.poisoned |= done.is_err();
+        done
+    }
+
+    fn finish(&mut self, sync: bool) -> Result<(), Error> {
+        let waiting = self.encoder.buf.len();
+        if self.end + waiting as u64 >= self.options.segment_bytes {
+            self.guard(Self::cut)?;
+            self.reserve_for_later();
+            Ok(())
+        } else if sync {
+            self.guard(Self::write_and_sync)
+        } else if waiting > UNSYNCED_BYTES_MAX {
+            self.guard(Self::write)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn tail(&self) -> (&Path, &D::File) {
+        let tail = self.segments.back().expect("a log has a segment");
+        (&tail.path, tail.file.as_ref().expect("the last segment is open"))
+    }
+
+    fn tail_path(&self) -> PathBuf {
+        self.tail().0.into()
+    }
+
+    /// Hands the buffer to the system.
+    fn write(&mut self) -> Result<(), Error> {
+        if self.encoder.buf.is_empty() {
+            return Ok(());
+        }
+        let (path, file) = self.tail();
+        let written = file.write_at(self.end, &self.encoder.buf);
+        written.map_err(|error| Error::io("write", path, error))?;
+        let bytes = self.encoder.buf.len() as u64;
+        self.end += bytes;
+        self.appended_bytes += bytes;
+        self.encoder.buf.clear();
+        self.encoder.buf.shrink_to(BUFFER_BYTES_MAX);
+        Ok(())
+    }
+
+    fn write_and_sync(&mut self) -> Result<(), Error> {
+        self.write()?;
+        if self.options.sync {
+            let (path, file) = self.tail();
+            file.sync_data().map_err(|error| Error::io("sync", path, error))?;
+        }
+        self.durable_commit = self.state.commit;
+        Ok(())
+    }
+
+    /// Closes the segment behind what is in the buffer and starts the next one.
+    fn cut(&mut self) -> Result<(), Error> {
+        self.write()?;
+        let (path, file) = self.tail();
+        file.set_len(self.end).map_err(|error| Error::io("truncate", path, error))?;
+        self.write_and_sync()?;
+        self.reserve_next()?;
+        let next = self.next.take().expect("just reserved");
+        let tail = self.segments.back().expect("a log has a segment");
+        let name = Name { seq: tail.name.seq + 1, index: self.last_index + 1 };
+        let (from, path) = (self.dir.join(NEXT_NAME), name.path(&self.dir));
+        self.encoder.segment_head(&self.metadata);
+        if !self.state.is_empty() {
+            self.encoder.state(&self.state);
+        }
+        let head = &self.encoder.buf;
+        create::write_synced(&next, head, &self.options)
+            .map_err(|error| Error::io("write", &from, error))?;
+        let renamed = self.disk.rename(&from, &path);
+        renamed.map_err(|error| Error::io("rename", &from, error))?;
+        if self.options.sync {
+            let synced = self.disk.sync_dir(&self.dir);
+            synced.map_err(|error| Error::io("sync", &self.dir, error))?;
+        }
+        self.end = head.len() as u64;
+        self.appended_bytes += self.end;
+        self.encoder.buf.clear();
+        self.segments.push_back(Segment { name, path, file: Some(next) });
+        Ok(())
+    }
+
+    /// The failure comes back when the segment is needed.
+    fn reserve_for_later(&mut self) {
+        let _ = self.reserve_next();
     }
 }
 
@@ -179,14 +452,9 @@ impl<D: Disk> Wal<D> {
 /// # Errors
 /// [`Error::Io`]; a directory that is not there is no error.
 pub fn exists<D: Disk>(disk: &D, dir: &Path) -> Result<bool, Error> {
-    unimplemented!()
-}
-
-/// The snapshot marks of the log in `dir` that were committed: index at or below the commit of the
-/// newest hard state; in the order they were written. Takes no lock and changes nothing.
-///
-/// # Errors
-/// [`Error::Io`], [`Error::NotFound`], [`Error::Damaged`] unless it is a torn end.
-pub fn valid_snapshots<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<SnapshotMark>, Error> {
-    unimplemented!()
+    match disk.list(dir) {
+        Ok(names) => Ok(names.iter().any(|name| name.ends_with(".wal"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io("list", dir, error)),
+    }
 }

@@ -1,0 +1,321 @@
+//! Opening a log: which segments, under which locks, what they hold, and where to go on writing.
+//!
+//! ```text
+//! list ──> newest segment with index <= mark ──> lock it and all behind it ──> read, chained by checksum
+//!                                                                                 │
+//!       sync, Wal  <── zero what lies behind the end <── cut a torn write off  <──┘
+//! ```
+//! Invariant: on success everything that was read is durable: a process that was killed leaves
+//! writes in the page cache that no sync has covered yet, and they are acted upon from here on.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use crate::disk::{Disk, DiskFile, Open};
+use crate::segment::{self, Name, Reader, Record, Step};
+use crate::tail::{self, Rest};
+use crate::wal::{Contents, Options, Repair, Segment};
+use crate::{Damage, Entry, Error, HardState, SnapshotMark};
+
+/// How often the segments are listed anew when one of them vanishes in between.
+const LISTINGS_MAX: u32 = 8;
+
+/// Copied at once when a torn segment is set aside.
+const COPY_BYTES: usize = 1 << 20;
+
+/// A log that was read, with its segments locked.
+pub(crate) struct Opened<F> {
+    pub(crate) contents: Contents,
+    /// Oldest first; those before the mark's are neither open nor locked.
+    pub(crate) segments: Vec<Segment<F>>,
+    /// Where to go on writing, in the last segment.
+    pub(crate) end: End,
+    /// Bytes of log that were read.
+    pub(crate) bytes: u64,
+    pub(crate) last_index: u64,
+}
+
+/// End of what a segment holds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct End {
+    pub(crate) offset: u64,
+    /// Checksum of the log up to there.
+    pub(crate) crc: u32,
+    /// Whether something else than zeros lies behind.
+    dirty: bool,
+}
+
+pub(crate) fn open<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    at: &SnapshotMark,
+    options: &Options,
+) -> Result<Opened<D::File>, Error> {
+    let segments = lock_segments(disk, dir, at.index, options.wait_for_lock)?;
+    let mut replay = Replay { at, matched: false, contents: Contents::default(), last_index: 0 };
+    let (mut end, mut bytes) = (None, 0);
+    let last = segments.len() - 1;
+    for (position, segment) in segments.iter().enumerate() {
+        let Some(file) = &segment.file else { continue };
+        let crc = end.map(|end: End| end.crc);
+        let here = replay.segment(disk, segment, file, crc, position == last)?;
+        bytes += here.offset;
+        end = Some(here);
+    }
+    if !replay.matched {
+        return Err(Error::SnapshotNotFound { dir: dir.into(), index: at.index });
+    }
+    let tail = &segments[last];
+    let file = tail.file.as_ref().expect("the last segment is always opened");
+    let end = end.expect("the last segment was read");
+    prepare_tail(file, end, options).map_err(|error| Error::io("prepare", &tail.path, error))?;
+    if options.sync {
+        disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
+    }
+    let Replay { contents, last_index, .. } = replay;
+    Ok(Opened { contents, segments, end, bytes, last_index })
+}
+
+/// Leaves nothing behind the end that a later record could run into, and the segment's space
+/// reserved. Makes durable what was read.
+fn prepare_tail(file: &impl DiskFile, end: End, options: &Options) -> io::Result<()> {
+    if end.dirty {
+        file.set_len(end.offset)?;
+    }
+    file.allocate(options.segment_bytes)?;
+    if options.sync { file.sync_data() } else { Ok(()) }
+}
+
+/// The snapshot marks of the log in `dir` that were committed: index at or below the commit of the
+/// newest hard state; in the order they were written. Takes no lock and changes nothing.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::NotFound`], [`Error::Damaged`] unless it is a torn end.
+pub fn valid_snapshots<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<SnapshotMark>, Error> {
+    let names = listed(disk, dir)?;
+    // Segments in front of a hole are left over from a removal that a crash interrupted.
+    let first = (1..names.len()).rev().find(|&i| names[i].seq != names[i - 1].seq + 1);
+    let names = &names[first.unwrap_or(0)..];
+    let (mut marks, mut state, mut crc) = (Vec::new(), HardState::default(), None);
+    for (position, name) in names.iter().enumerate() {
+        let path = name.path(dir);
+        let failed = |error| Error::io("read", &path, error);
+        let file = disk.open(&path, Open::Read).map_err(failed)?;
+        let mut reader = Reader::new(&file, crc).map_err(failed)?;
+        loop {
+            match reader.next().map_err(failed)? {
+                Step::Record { record: Record::Snapshot(mark), .. } => marks.push(mark),
+                Step::Record { record: Record::State(newer), .. } => state = newer,
+                Step::Record { .. } => {}
+                Step::End => break,
+                Step::Bad { torn: true, .. } if position == names.len() - 1 => break,
+                Step::Bad { damage, .. } => {
+                    return Err(Error::Damaged { path, offset: reader.offset, damage });
+                }
+            }
+        }
+        crc = reader.crc;
+    }
+    marks.retain(|mark| mark.index <= state.commit);
+    Ok(marks)
+}
+
+fn listed<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<Name>, Error> {
+    let names = segment::list(disk, dir)?;
+    if names.is_empty() { Err(Error::NotFound { dir: dir.into() }) } else { Ok(names) }
+}
+
+/// Opens and locks every segment that can hold what follows `index`.
+fn lock_segments<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    index: u64,
+    wait: bool,
+) -> Result<Vec<Segment<D::File>>, Error> {
+    let mut listings = 0;
+    'listing: loop {
+        listings += 1;
+        let mut segments = select(&listed(disk, dir)?, dir, index)?;
+        for (segment, needed) in &mut segments {
+            if !*needed {
+                continue;
+            }
+            let file = match disk.open(&segment.path, Open::Write) {
+                Ok(file) => file,
+                // The holder may remove old segments any time.
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound && listings < LISTINGS_MAX =>
+                {
+                    continue 'listing;
+                }
+                Err(error) => return Err(Error::io("open", &segment.path, error)),
+            };
+            let failed = |error| Error::io("lock", &segment.path, error);
+            if !file.try_lock().map_err(failed)? {
+                if !wait {
+                    return Err(Error::Locked { path: segment.path.clone() });
+                }
+                file.lock().map_err(failed)?;
+                // The holder went on writing until now.
+                listings = 0;
+                continue 'listing;
+            }
+            segment.file = Some(file);
+        }
+        return Ok(segments.into_iter().map(|(segment, _)| segment).collect());
+    }
+}
+
+/// All segments, not open yet, and which of them are to be read.
+fn select<F>(names: &[Name], dir: &Path, index: u64) -> Result<Vec<(Segment<F>, bool)>, Error> {
+    let first = names
+        .iter()
+        .rposition(|name| name.index <= index)
+        .ok_or_else(|| Error::NoSegmentFor { dir: dir.into(), index })?;
+    for pair in names[first..].windows(2) {
+        let expected = pair[0].seq + 1;
+        if pair[1].seq != expected {
+            return Err(Error::MissingSegment { path: pair[1].path(dir), missing: expected });
+        }
+    }
+    let segment = |name: &Name| Segment { name: *name, path: name.path(dir), file: None };
+    Ok(names.iter().enumerate().map(|(i, name)| (segment(name), i >= first)).collect())
+}
+
+/// Collects what the records say.
+struct Replay<'a> {
+    at: &'a SnapshotMark,
+    matched: bool,
+    contents: Contents,
+    last_index: u64,
+}
+
+impl Replay<'_> {
+    /// Reads one segment, chained to `crc` if one before it was read.
+    fn segment<D: Disk>(
+        &mut self,
+        disk: &D,
+        segment: &Segment<D::File>,
+        file: &D::File,
+        crc: Option<u32>,
+        last: bool,
+    ) -> Result<End, Error> {
+        let path = &segment.path;
+        let failed = |error| Error::io("read", path, error);
+        let damaged = |offset, damage| Error::Damaged { path: path.clone(), offset, damage };
+        let mut reader = Reader::new(file, crc).map_err(failed)?;
+        let stop = loop {
+            match reader.next().map_err(failed)? {
+                Step::Record { offset, record } => self.record(path, offset, record)?,
+                Step::End => break None,
+                Step::Bad { damage, torn } if torn && last => break Some(damage),
+                Step::Bad { damage, .. } => return Err(damaged(reader.offset, damage)),
+            }
+        };
+        let mut end =
+            End { offset: reader.offset, crc: reader.crc.unwrap_or_default(), dirty: false };
+        if !last {
+            return Ok(end);
+        }
+        match tail::rest(file, end.offset).map_err(failed)? {
+            Rest::Synced { later } => {
+                let first = Box::new(stop.unwrap_or(Damage::Zeros));
+                return Err(damaged(end.offset, Damage::BeforeSynced { first, later }));
+            }
+            Rest::Zeros => {}
+            Rest::Unsynced => end.dirty = true,
+        }
+        if stop.is_some() {
+            self.contents.repair = Some(repair(disk, path, file, end.offset)?);
+            end.dirty = false;
+        }
+        Ok(end)
+    }
+
+    fn record(&mut self, path: &Path, offset: u64, record: Record) -> Result<(), Error> {
+        match record {
+            Record::Entry(entry) => {
+                return self.entry(entry).map_err(|damage| Error::Damaged {
+                    path: path.into(),
+                    offset,
+                    damage,
+                });
+            }
+            Record::State(state) => self.contents.hard_state = state,
+            Record::Snapshot(mark) => {
+                if mark.index == self.at.index {
+                    if mark.term != self.at.term {
+                        return Err(Error::SnapshotMismatch {
+                            path: path.into(),
+                            offset,
+                            index: mark.index,
+                            expected: self.at.term,
+                            found: mark.term,
+                        });
+                    }
+                    self.matched = true;
+                }
+                self.last_index = self.last_index.max(mark.index);
+                self.contents.snapshots.push(mark);
+            }
+            Record::Metadata(metadata) => {
+                let known = &mut self.contents.metadata;
+                if !known.is_empty() && *known != metadata {
+                    let damage = Damage::MetadataConflict;
+                    return Err(Error::Damaged { path: path.into(), offset, damage });
+                }
+                // Not a slice of the chunk that was read: it lives as long as the log.
+                *known = Bytes::copy_from_slice(&metadata);
+            }
+        }
+        Ok(())
+    }
+
+    /// An entry takes the place of the one with its index and of all behind that.
+    fn entry(&mut self, entry: Entry) -> Result<(), Damage> {
+        self.last_index = entry.index;
+        let Some(position) = entry.index.checked_sub(self.at.index + 1) else { return Ok(()) };
+        let entries = &mut self.contents.entries;
+        if position > entries.len() as u64 {
+            let last = self.at.index + entries.len() as u64;
+            return Err(Damage::EntryGap { last, found: entry.index });
+        }
+        entries.truncate(position as usize);
+        let before = entries.last().map_or(self.at.term, |entry| entry.term);
+        if entry.term < before {
+            return Err(Damage::TermBack { index: entry.index, found: entry.term, before });
+        }
+        entries.push(entry);
+        Ok(())
+    }
+}
+
+/// Sets a copy of the segment aside as `<name>.broken` and cuts the segment at `offset`.
+fn repair<D: Disk>(disk: &D, path: &Path, file: &D::File, offset: u64) -> Result<Repair, Error> {
+    let mut broken = path.as_os_str().to_owned();
+    broken.push(".broken");
+    let broken = PathBuf::from(broken);
+    let copied = disk.open(&broken, Open::Create).and_then(|copy| copy_file(file, &copy));
+    copied.map_err(|error| Error::io("write", &broken, error))?;
+    if let Some(dir) = path.parent() {
+        disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
+    }
+    let cut = file.set_len(offset).and_then(|()| file.sync_data());
+    cut.map_err(|error| Error::io("cut", path, error))?;
+    Ok(Repair { path: path.into(), broken, offset })
+}
+
+fn copy_file(from: &impl DiskFile, to: &impl DiskFile) -> io::Result<()> {
+    let mut chunk = vec![0; COPY_BYTES];
+    let mut offset = 0;
+    loop {
+        let read = from.read_at(offset, &mut chunk)?;
+        if read == 0 {
+            return to.sync_data();
+        }
+        to.write_at(offset, &chunk[..read])?;
+        offset += read as u64;
+    }
+}
