@@ -1,0 +1,114 @@
+package harness
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Step is one named observation of a body.
+type Step struct {
+	Name  string
+	Lines []Line
+}
+
+// Transcript is all a body observed on one server, with what may differ between two runs (ids that
+// the server picked, its port, the raft term it started in) replaced by names.
+type Transcript struct {
+	Steps []Step
+	names map[string]string
+	term  uint64
+}
+
+var (
+	termPath = regexp.MustCompile(`(^|\.)(raft_term|raftTerm)$`)
+	idPath   = regexp.MustCompile(`(?i)id$|lease|leader`)
+)
+
+// add appends a step whose place in the order is part of its name.
+func (t *Transcript) add(name string, lines []Line) {
+	t.addUnder(fmt.Sprintf("%02d %s", len(t.Steps)+1, name), lines)
+}
+
+// addUnder appends a step that the other side finds by its name alone, wherever it comes.
+func (t *Transcript) addUnder(name string, lines []Line) {
+	kept := make([]Line, len(lines))
+	for i, line := range lines {
+		kept[i] = Line{line.Path, t.normal(line)}
+	}
+	t.Steps = append(t.Steps, Step{name, kept})
+}
+
+func (t *Transcript) normal(line Line) string {
+	if termPath.MatchString(line.Path) {
+		if term, err := strconv.ParseUint(line.Value, 10, 64); err == nil && term >= t.term {
+			return fmt.Sprintf("start%+d", term-t.term)
+		}
+	}
+	if name, ok := t.names[line.Value]; ok && idPath.MatchString(line.Path) {
+		return name
+	}
+	return t.words(line.Value)
+}
+
+// words replaces the names inside a longer text.
+func (t *Transcript) words(text string) string {
+	for value, name := range t.names {
+		if len(value) > 4 {
+			text = strings.ReplaceAll(text, value, name)
+		}
+	}
+	return text
+}
+
+// Difference is one line that is not the same on both servers.
+type Difference struct{ Step, Path, Etcd, Etched string }
+
+const absent = "(absent)"
+
+// Compare lists where two transcripts differ.
+func Compare(etcd, etched *Transcript) []Difference {
+	theirs := map[string][]Line{}
+	for _, step := range etched.Steps {
+		theirs[step.Name] = step.Lines
+	}
+	var found []Difference
+	for _, step := range etcd.Steps {
+		lines, ok := theirs[step.Name]
+		delete(theirs, step.Name)
+		if !ok {
+			found = append(found, Difference{step.Name, "step", "there", absent})
+			continue
+		}
+		found = append(found, compareLines(step.Name, step.Lines, lines)...)
+	}
+	for name := range theirs {
+		found = append(found, Difference{name, "step", absent, "there"})
+	}
+	return found
+}
+
+func compareLines(step string, etcd, etched []Line) []Difference {
+	var found []Difference
+	theirs := map[string]string{}
+	for _, line := range etched {
+		theirs[line.Path] = line.Value
+	}
+	for _, line := range etcd {
+		value, ok := theirs[line.Path]
+		delete(theirs, line.Path)
+		if !ok {
+			value = absent
+		}
+		if value != line.Value {
+			found = append(found, Difference{step, line.Path, line.Value, value})
+		}
+	}
+	for _, line := range etched {
+		if value, ok := theirs[line.Path]; ok {
+			found = append(found, Difference{step, line.Path, absent, value})
+		}
+	}
+	return found
+}
