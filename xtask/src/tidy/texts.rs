@@ -1,4 +1,4 @@
-//! Words that must not be committed, and links in documents that lead nowhere.
+//! Words that must not be committed, and links and paths in documents that lead nowhere.
 
 use super::TextFile;
 
@@ -30,6 +30,7 @@ const MACROS: [&str; 4] = [
 pub(super) fn check(files: &[TextFile]) -> Vec<String> {
     let mut failures: Vec<String> = files.iter().flat_map(banned_words).collect();
     failures.extend(files.iter().flat_map(|file| dead_links(file, files)));
+    failures.extend(files.iter().flat_map(|file| dead_paths(file, files)));
     failures.extend(crates_missing_in_code_map(files));
     failures
 }
@@ -82,12 +83,28 @@ fn dead_links(file: &TextFile, files: &[TextFile]) -> Vec<String> {
     let relative = links.filter(|link| !link.contains("://") && !link.starts_with('#'));
     relative
         .map(|link| join(folder, link.split('#').next().unwrap_or_default()))
-        .filter(|target| {
-            let inside = format!("{}/", target.trim_end_matches('/'));
-            !files.iter().any(|file| file.path == *target || file.path.starts_with(&inside))
-        })
+        .filter(|target| !exists(target, files))
         .map(|target| format!("{}: links to {target}, which is not there", file.path))
         .collect()
+}
+
+/// Paths between backticks, from the root of the workspace, that git does not know.
+fn dead_paths(file: &TextFile, files: &[TextFile]) -> Vec<String> {
+    let roots = ["crates/", "proto/", "xtask/", "compat-tests/", "docs/"];
+    let quoted = file.text.split('`').skip(1).step_by(2);
+    quoted
+        .filter(|path| {
+            file.path.ends_with(".md") && roots.iter().any(|root| path.starts_with(root))
+        })
+        .filter(|path| !path.contains(['*', ' ', '<', '\n']) && !exists(path, files))
+        .map(|path| format!("{}: names {path}, which is not there", file.path))
+        .collect()
+}
+
+/// Whether git knows a file, or anything in a folder, of that path.
+fn exists(path: &str, files: &[TextFile]) -> bool {
+    let inside = format!("{}/", path.trim_end_matches('/'));
+    files.iter().any(|file| file.path == path || file.path.starts_with(&inside))
 }
 
 fn join(folder: &str, link: &str) -> String {
@@ -154,6 +171,15 @@ mod tests {
             file("B.md", ""),
         ];
         assert_eq!(dead_links(&files[0], &files).len(), 1);
+    }
+
+    #[test]
+    fn a_path_that_a_document_names_is_there() {
+        let files = [
+            file("docs/A.md", "`crates/b/src/lib.rs` `crates/b` `crates/c` `crates/*` `put`"),
+            file("crates/b/src/lib.rs", ""),
+        ];
+        assert_eq!(dead_paths(&files[0], &files).len(), 1);
     }
 
     #[test]
