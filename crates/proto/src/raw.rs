@@ -8,7 +8,7 @@
 //! generated message of the same name would encode to: the tests hold that.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use prost::encoding::{encode_key, encode_varint, encoded_len_varint, key_len, WireType};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
 use crate::etcdserverpb::{ResponseHeader, WatchResponse};
 
@@ -139,8 +139,7 @@ impl Wire for DeleteRangeReply {
 
 impl Wire for TxnReply {
     fn wire_len(&self) -> usize {
-        let responses: usize =
-            self.responses.iter().map(|op| message_len(3, op.wire_len())).sum();
+        let responses: usize = self.responses.iter().map(|op| message_len(3, op.wire_len())).sum();
         header_len(&self.header) + bool_len(2, self.succeeded) + responses
     }
 
@@ -246,7 +245,7 @@ fn write_int(tag: u32, value: i64, out: &mut BytesMut) {
 mod tests {
     use super::*;
     use crate::etcdserverpb::{
-        response_op, DeleteRangeResponse, PutResponse, RangeResponse, ResponseOp, TxnResponse,
+        DeleteRangeResponse, PutResponse, RangeResponse, ResponseOp, TxnResponse, response_op,
     };
     use crate::mvccpb::{Event, KeyValue};
     use prost::Message;
@@ -282,8 +281,7 @@ mod tests {
         let kvs = vec![kv("a"), kv("b")];
         let raw_kvs: Vec<Bytes> = kvs.iter().map(encoded).collect();
         let range = RangeResponse { header: header(), kvs: kvs.clone(), more: true, count: 9 };
-        let raw_range =
-            RangeReply { header: header(), kvs: raw_kvs.clone(), more: true, count: 9 };
+        let raw_range = RangeReply { header: header(), kvs: raw_kvs.clone(), more: true, count: 9 };
         check(&raw_range, &range);
         let put = PutResponse { header: None, prev_kv: Some(kv("a")) };
         let raw_put = PutReply { header: None, prev_kv: Some(raw_kvs[0].clone()) };
