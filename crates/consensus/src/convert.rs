@@ -1,0 +1,167 @@
+//! Between raft-rs's types and ours; etcd's numbers are the ones that reach the disk.
+
+use bytes::Bytes;
+use etched_proto::raftpb;
+use etched_wal::{Entry, EntryKind, HardState};
+use prost::Message as _;
+use raft::eraftpb;
+
+/// A decoded configuration change of one member.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConfChange {
+    /// Request id that the proposer waits for; 0 for the entries of a bootstrap.
+    pub id: u64,
+    /// What happens to the member.
+    pub kind: ConfChangeKind,
+    /// The member's id.
+    pub node_id: u64,
+    /// The member as JSON, as etcd writes it; empty for a removal.
+    pub context: Bytes,
+}
+
+/// etcd's numbers (raft-rs has 2 for the learner and no update).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConfChangeKind {
+    /// 0
+    AddNode,
+    /// 1
+    RemoveNode,
+    /// 2
+    UpdateNode,
+    /// 3
+    AddLearnerNode,
+}
+
+impl ConfChange {
+    /// The bytes etcd writes: the type stands there even when it is 0.
+    pub fn encode(&self) -> Bytes {
+        let kind = match self.kind {
+            ConfChangeKind::AddNode => raftpb::ConfChangeType::ConfChangeAddNode,
+            ConfChangeKind::RemoveNode => raftpb::ConfChangeType::ConfChangeRemoveNode,
+            ConfChangeKind::UpdateNode => raftpb::ConfChangeType::ConfChangeUpdateNode,
+            ConfChangeKind::AddLearnerNode => raftpb::ConfChangeType::ConfChangeAddLearnerNode,
+        };
+        let message = raftpb::ConfChange {
+            id: (self.id != 0).then_some(self.id),
+            r#type: Some(kind.into()),
+            node_id: Some(self.node_id),
+            context: (!self.context.is_empty()).then(|| self.context.clone()),
+        };
+        message.encode_to_vec().into()
+    }
+
+    /// Reads what [`Self::encode`] or etcd wrote.
+    ///
+    /// # Errors
+    /// Says what does not decode.
+    pub fn decode(data: Bytes) -> Result<Self, String> {
+        let message = raftpb::ConfChange::decode(data).map_err(|error| error.to_string())?;
+        let kind = match message.r#type.unwrap_or_default() {
+            0 => ConfChangeKind::AddNode,
+            1 => ConfChangeKind::RemoveNode,
+            2 => ConfChangeKind::UpdateNode,
+            3 => ConfChangeKind::AddLearnerNode,
+            other => return Err(format!("unknown type {other}")),
+        };
+        Ok(Self {
+            id: message.id.unwrap_or_default(),
+            kind,
+            node_id: message.node_id.unwrap_or_default(),
+            context: message.context.unwrap_or_default(),
+        })
+    }
+
+    /// What raft-rs must be told, or nothing for an update.
+    pub(crate) fn for_raft(&self) -> Option<eraftpb::ConfChange> {
+        let mut change = eraftpb::ConfChange::default();
+        change.set_change_type(match self.kind {
+            ConfChangeKind::AddNode => eraftpb::ConfChangeType::AddNode,
+            ConfChangeKind::RemoveNode => eraftpb::ConfChangeType::RemoveNode,
+            ConfChangeKind::AddLearnerNode => eraftpb::ConfChangeType::AddLearnerNode,
+            ConfChangeKind::UpdateNode => return None,
+        });
+        change.node_id = self.node_id;
+        Some(change)
+    }
+}
+
+pub(crate) fn entry_to_raft(entry: Entry) -> eraftpb::Entry {
+    let mut out = eraftpb::Entry::default();
+    out.set_entry_type(match entry.kind {
+        EntryKind::Normal => eraftpb::EntryType::EntryNormal,
+        EntryKind::ConfChange => eraftpb::EntryType::EntryConfChange,
+        EntryKind::ConfChangeV2 => eraftpb::EntryType::EntryConfChangeV2,
+    });
+    out.term = entry.term;
+    out.index = entry.index;
+    out.data = entry.data;
+    out
+}
+
+pub(crate) fn entry_from_raft(entry: &eraftpb::Entry) -> Entry {
+    let kind = match entry.get_entry_type() {
+        eraftpb::EntryType::EntryNormal => EntryKind::Normal,
+        eraftpb::EntryType::EntryConfChange => EntryKind::ConfChange,
+        eraftpb::EntryType::EntryConfChangeV2 => EntryKind::ConfChangeV2,
+    };
+    Entry { term: entry.term, index: entry.index, kind, data: entry.data.clone() }
+}
+
+pub(crate) fn hard_state_to_raft(state: &HardState) -> eraftpb::HardState {
+    let mut out = eraftpb::HardState::default();
+    out.term = state.term;
+    out.vote = state.vote;
+    out.commit = state.commit;
+    out
+}
+
+pub(crate) fn hard_state_from_raft(state: &eraftpb::HardState) -> HardState {
+    HardState { term: state.term, vote: state.vote, commit: state.commit }
+}
+
+pub(crate) fn conf_state_to_raft(state: &raftpb::ConfState) -> eraftpb::ConfState {
+    let mut out = eraftpb::ConfState::default();
+    out.voters = state.voters.clone();
+    out.learners = state.learners.clone();
+    out.voters_outgoing = state.voters_outgoing.clone();
+    out.learners_next = state.learners_next.clone();
+    out.auto_leave = state.auto_leave();
+    out
+}
+
+pub(crate) fn conf_state_from_raft(state: &eraftpb::ConfState) -> raftpb::ConfState {
+    raftpb::ConfState {
+        voters: state.voters.clone(),
+        learners: state.learners.clone(),
+        voters_outgoing: state.voters_outgoing.clone(),
+        learners_next: state.learners_next.clone(),
+        auto_leave: Some(state.auto_leave),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conf_change_keeps_its_type_on_the_wire_even_when_it_is_zero() {
+        let change = ConfChange {
+            id: 0,
+            kind: ConfChangeKind::AddNode,
+            node_id: 5,
+            context: Bytes::from_static(b"{}"),
+        };
+        let bytes = change.encode();
+        assert_eq!(bytes.as_ref(), b"\x10\x00\x18\x05\x22\x02{}");
+        assert_eq!(ConfChange::decode(bytes), Ok(change));
+    }
+
+    #[test]
+    fn an_update_is_kept_from_raft_and_a_learner_gets_its_other_number() {
+        let change =
+            |kind| ConfChange { id: 1, kind, node_id: 2, context: Bytes::new() }.for_raft();
+        assert!(change(ConfChangeKind::UpdateNode).is_none());
+        let learner = change(ConfChangeKind::AddLearnerNode).expect("raft is told of learners");
+        assert_eq!(learner.get_change_type(), eraftpb::ConfChangeType::AddLearnerNode);
+    }
+}
