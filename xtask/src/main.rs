@@ -1,21 +1,34 @@
 //! The project's own commands.
 //!
-//! `cargo codegen` writes `crates/proto/src/generated` from `proto/`; `cargo xtask tidy` looks at the
-//! rules that no compiler holds.
+//! ```text
+//! cargo xtask test     every test, or the stages named
+//! cargo xtask bench    etched beside etcd
+//! cargo xtask tidy     the rules that no compiler holds
+//! cargo codegen        crates/proto/src/generated from proto/
+//! ```
 
+mod bench;
 #[cfg(feature = "codegen")]
 mod codegen;
+mod test;
 mod tidy;
+mod tools;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let command = std::env::args().nth(1).unwrap_or_default();
-    let outcome = match command.as_str() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let (command, arguments) =
+        words.split_first().map_or(("", &[][..]), |(command, rest)| (command.as_str(), rest));
+    let outcome = match command {
         #[cfg(feature = "codegen")]
         "codegen" => codegen::run(),
+        "bench" => bench::run(arguments),
+        "test" => test::run(arguments),
         "tidy" => tidy::run(),
-        _ => Err(format!("unknown command {command:?}; known: tidy, codegen (by `cargo codegen`)")),
+        _ => Err(format!(
+            "unknown command {command:?}; known: test, bench, tidy, codegen (by `cargo codegen`)"
+        )),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -28,5 +41,6 @@ fn main() -> ExitCode {
 
 /// The folder that holds the workspace.
 fn root() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    let xtask = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).to_owned()
 }
