@@ -31,8 +31,13 @@ pub(crate) fn first_segment<D: Disk>(
     sync_dir(&building)?;
     // Fails if something stands in the directory: nothing is ever removed to make room.
     disk.rename(&building, dir).map_err(|error| Error::io("rename", &building, error))?;
-    sync_dir(dir.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+    sync_dir(parent(dir))?;
     Ok(Segment { name, path: name.path(dir), file: Some(file) })
+}
+
+/// The directory that holds the name of `dir`.
+pub(crate) fn parent(dir: &Path) -> &Path {
+    dir.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Removes what a creation left that did not end, unless it is still under way.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use crate::create;
 use crate::disk::{Disk, DiskFile, Open};
 use crate::segment::{self, Name, Reader, Record, Step};
 use crate::tail::{self, Rest};
@@ -54,7 +55,7 @@ pub(crate) fn open<D: Disk>(
     options: &Options,
 ) -> Result<Opened<D::File>, Error> {
     let segments = lock_segments(disk, dir, at.index, options.wait_for_lock)?;
-    let mut replay = Replay { at, matched: false, contents: Contents::default(), last_index: 0 };
+    let mut replay = Replay::new(at);
     let (mut end, mut bytes) = (None, 0);
     let last = segments.len() - 1;
     for (position, segment) in segments.iter().enumerate() {
@@ -68,13 +69,20 @@ pub(crate) fn open<D: Disk>(
         return Err(Error::SnapshotNotFound { dir: dir.into(), index: at.index });
     }
     let tail = &segments[last];
-    let file = tail.file.as_ref().expect("the last segment is always opened");
     let end = end.expect("the last segment was read");
+    let (contents, last_index) = replay.finish().map_err(|damage| Error::Damaged {
+        path: tail.path.clone(),
+        offset: end.offset,
+        damage,
+    })?;
+    let file = tail.file.as_ref().expect("the last segment is always opened");
     prepare_tail(file, end, options).map_err(|error| Error::io("prepare", &tail.path, error))?;
     if options.sync {
-        disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
+        // The parent too: a creation that was killed may have left its rename without a sync.
+        for dir in [dir, create::parent(dir)] {
+            disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
+        }
     }
-    let Replay { contents, last_index, .. } = replay;
     Ok(Opened { contents, segments, end, bytes, last_index })
 }
 
@@ -188,11 +196,18 @@ fn select<F>(names: &[Name], dir: &Path, index: u64) -> Result<Vec<(Segment<F>, 
 struct Replay<'a> {
     at: &'a SnapshotMark,
     matched: bool,
+    /// Term of the entry at the mark's index, if it was read.
+    term_at_mark: Option<u64>,
     contents: Contents,
     last_index: u64,
 }
 
-impl Replay<'_> {
+impl<'a> Replay<'a> {
+    fn new(at: &'a SnapshotMark) -> Self {
+        let contents = Contents::default();
+        Self { at, matched: false, term_at_mark: None, contents, last_index: 0 }
+    }
+
     /// Reads one segment, chained to `crc` if one before it was read.
     fn segment<D: Disk>(
         &mut self,
@@ -255,7 +270,7 @@ impl Replay<'_> {
                             found: mark.term,
                         });
                     }
-                    self.matched = true;
+                    self.reached();
                 }
                 self.last_index = self.last_index.max(mark.index);
                 self.contents.snapshots.push(mark);
@@ -276,19 +291,45 @@ impl Replay<'_> {
     /// An entry takes the place of the one with its index and of all behind that.
     fn entry(&mut self, entry: Entry) -> Result<(), Damage> {
         self.last_index = entry.index;
-        let Some(position) = entry.index.checked_sub(self.at.index + 1) else { return Ok(()) };
         let entries = &mut self.contents.entries;
+        let Some(position) = entry.index.checked_sub(self.at.index + 1) else {
+            entries.clear();
+            self.term_at_mark = (entry.index == self.at.index).then_some(entry.term);
+            return Ok(());
+        };
         if position > entries.len() as u64 {
             let last = self.at.index + entries.len() as u64;
             return Err(Damage::EntryGap { last, found: entry.index });
         }
         entries.truncate(position as usize);
-        let before = entries.last().map_or(self.at.term, |entry| entry.term);
-        if entry.term < before {
-            return Err(Damage::TermBack { index: entry.index, found: entry.term, before });
+        // Not held against the mark's term: this one may be replaced by an older index yet to come.
+        if let Some(before) = entries.last().filter(|before| before.term > entry.term) {
+            let (index, before) = (entry.index, before.term);
+            return Err(Damage::TermBack { index, found: entry.term, before });
         }
         entries.push(entry);
         Ok(())
+    }
+
+    /// The mark that reading starts behind.
+    fn reached(&mut self) {
+        self.matched = true;
+        // A mark whose entry the log never had, or had of another term, came from a leader: it
+        // replaced the whole log.
+        if self.at.index > 0 && self.term_at_mark != Some(self.at.term) {
+            self.contents.entries.clear();
+        }
+        self.term_at_mark = Some(self.at.term);
+    }
+
+    fn finish(self) -> Result<(Contents, u64), Damage> {
+        if let Some(first) = self.contents.entries.first()
+            && first.term < self.at.term
+        {
+            let (index, found, before) = (first.index, first.term, self.at.term);
+            return Err(Damage::TermBack { index, found, before });
+        }
+        Ok((self.contents, self.last_index))
     }
 }
 

@@ -50,8 +50,7 @@ impl Disk for RealDisk {
         if dir.is_dir() {
             return Ok(());
         }
-        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let parent = parent.unwrap_or(Path::new("."));
+        let parent = crate::create::parent(dir);
         self.create_dir(parent)?;
         match DirBuilder::new().mode(0o700).create(dir) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
