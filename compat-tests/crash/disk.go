@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -44,9 +42,17 @@ func putOne(client *clientv3.Client, into contents, id writeID, size int) error 
 }
 
 // holds checks that a store has exactly these contents; `maybe` names one key that may be there too.
-func holds(client *clientv3.Client, want contents, maybe string) error {
+// A server that ends meanwhile ends the reading.
+func holds(s *server, client *clientv3.Client, want contents, maybe string) error {
 	ctx, cancel := limited()
 	defer cancel()
+	go func() {
+		select {
+		case <-s.exited:
+			cancel() // the client would go on trying to connect
+		case <-ctx.Done():
+		}
+	}()
 	got := contents{}
 	for from := "\x00"; from != ""; {
 		page, err := client.Get(ctx, from, clientv3.WithFromKey(), clientv3.WithLimit(500))
@@ -169,7 +175,7 @@ func (c *diskCase) comesUp(want contents, maybe string) error {
 	}
 	defer s.kill()
 	defer client.Close()
-	if err := holds(client, want, maybe); err != nil {
+	if err := holds(s, client, want, maybe); err != nil {
 		return fmt.Errorf("%w\n%s", err, s.tail())
 	}
 	delete(want, maybe)
@@ -283,7 +289,7 @@ func (c *diskCase) comesUpDisarmed(want contents, maybe string) error {
 	}
 	defer s.kill()
 	defer client.Close()
-	if err := holds(client, want, maybe); err != nil {
+	if err := holds(s, client, want, maybe); err != nil {
 		return err
 	}
 	ctx, cancel := limited()
@@ -292,147 +298,6 @@ func (c *diskCase) comesUpDisarmed(want contents, maybe string) error {
 		return err
 	}
 	return putOne(client, want, writeID{writer: 9, number: 999_999}, smallValue)
-}
-
-// damagedWAL: one byte in the middle of the log is not what was written.
-func (c *diskCase) damagedWAL(where func(frame) (offset int64, bits byte)) (string, error) {
-	s, client, _, err := c.prepared(400)
-	if err != nil {
-		return "", err
-	}
-	client.Close()
-	s.kill()
-	name, frames, err := lastSegment(c.dataDir())
-	if err != nil {
-		return "", err
-	}
-	kept := entries(frames)
-	offset, bits := where(kept[len(kept)/2])
-	if err := flip(name, offset, bits); err != nil {
-		return "", err
-	}
-	return c.refused(".wal")
-}
-
-// tornWAL: the last record reached the disk in part; all complete records count.
-func (c *diskCase) tornWAL(tear func(name string, last frame) error) (string, error) {
-	s, client, want, err := c.prepared(200)
-	if err != nil {
-		return "", err
-	}
-	err = fill(client, want, 1, 8<<10)
-	s.kill()
-	client.Close()
-	if err != nil {
-		return "", err
-	}
-	name, frames, err := lastSegment(c.dataDir())
-	if err != nil {
-		return "", err
-	}
-	kept := entries(frames)
-	if err := tear(name, kept[len(kept)-1]); err != nil {
-		return "", err
-	}
-	last := fmt.Sprintf("key-%06d", len(want))
-	if err := c.comesUp(want, last); err != nil {
-		return "", err
-	}
-	return "200 of 200 complete records", c.comesUp(want, "")
-}
-
-// damagedStore: bytes of flushed records, and of pages at random, are not what was written. Each
-// time the server refuses, or it serves exactly what was written; it never serves anything else.
-func (c *diskCase) damagedStore() (string, error) {
-	s, client, want, err := c.prepared(2000)
-	if err != nil {
-		return "", err
-	}
-	client.Close()
-	if err := s.stop(); err != nil {
-		return "", err
-	}
-	names, err := filepath.Glob(filepath.Join(c.dataDir(), c.store))
-	if err != nil || len(names) != 1 {
-		return "", fmt.Errorf("%d files match %s, want the store's one", len(names), c.store)
-	}
-	whole, err := os.ReadFile(names[0])
-	if err != nil {
-		return "", err
-	}
-	keep := filepath.Join(c.dir, "whole.etcd")
-	if err := os.CopyFS(keep, os.DirFS(c.dataDir())); err != nil {
-		return "", err
-	}
-	refused, unharmed := 0, 0
-	for trial := range 16 {
-		if err := errors.Join(os.RemoveAll(c.dataDir()), os.CopyFS(c.dataDir(), os.DirFS(keep))); err != nil {
-			return "", err
-		}
-		offset := c.target(whole, trial)
-		if err := flip(names[0], offset, 1<<c.random.Intn(8)); err != nil {
-			return "", err
-		}
-		harmed, err := c.damageShows(want)
-		if err != nil {
-			return "", fmt.Errorf("byte %d of %s flipped: %w", offset, filepath.Base(names[0]), err)
-		}
-		if harmed {
-			refused++
-		} else {
-			unharmed++
-		}
-	}
-	return fmt.Sprintf("%d flipped bytes: %d refused with a clear line, %d without harm", refused+unharmed, refused, unharmed), nil
-}
-
-// target picks a byte: inside a record's value in every other trial, else anywhere in the used part.
-func (c *diskCase) target(whole []byte, trial int) int64 {
-	if trial%2 == 0 {
-		id := writeID{writer: 1, number: 1 + c.random.Intn(2000)}
-		if at := bytes.Index(whole, []byte(valueOf(id, smallValue))); at >= 0 {
-			return int64(at + c.random.Intn(smallValue))
-		}
-	}
-	used := len(bytes.TrimRight(whole, "\x00"))
-	return int64(c.random.Intn(used))
-}
-
-// damageShows starts the server on a damaged store: true when it refused or stopped with a clear
-// line, false when all is as it was written.
-func (c *diskCase) damageShows(want contents) (bool, error) {
-	s, err := start(c.binary, c.dataDir(), usual)
-	if err != nil {
-		return false, err
-	}
-	select {
-	case <-s.ready:
-	case <-s.exited:
-		_, err := c.saidWhy(s)
-		return true, err
-	case <-time.After(startLimit):
-		s.kill()
-		return false, fmt.Errorf("the server neither came up nor ended:\n%s", s.tail())
-	}
-	client, err := dial(usual)
-	if err != nil {
-		return false, err
-	}
-	defer client.Close()
-	readable := holds(client, want, "")
-	if readable == nil {
-		s.kill()
-		return false, nil
-	}
-	if strings.Contains(readable.Error(), "read back") { // an error answer: the damage was seen
-		if err := s.awaitExit(stopLimit); err != nil {
-			return false, err
-		}
-		_, err := c.saidWhy(s)
-		return true, err
-	}
-	s.kill()
-	return false, readable
 }
 
 // heldDir: a second server on the same data dir waits, says so, and takes over when the first ends.
@@ -477,5 +342,5 @@ func (c *diskCase) heldDir() (string, error) {
 		return "", err
 	}
 	defer next.Close()
-	return line, holds(next, want, "")
+	return line, holds(waiting, next, want, "")
 }

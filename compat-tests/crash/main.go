@@ -44,6 +44,9 @@ func scenarios() []scenario {
 	torn := func(tear func(string, frame) error) func(*settings, *diskCase) (string, error) {
 		return disk(func(c *diskCase) (string, error) { return c.tornWAL(tear) })
 	}
+	lost := func(lose func(string, string) error) func(*settings, *diskCase) (string, error) {
+		return disk(func(c *diskCase) (string, error) { return c.lostFile(lose) })
+	}
 	return []scenario{
 		{"writers on 8 connections and kill -9 at random moments", false, func(s *settings, c *diskCase) (string, error) {
 			return runCrashLoop(c.binary, c.dir, s.seed, s.kills, s.limit)
@@ -66,6 +69,11 @@ func scenarios() []scenario {
 		{"a last WAL record whose end reads as zeros is dropped", false,
 			torn(func(name string, f frame) error { return zeroFrom(name, f.offset+8+f.length/2) })},
 		{"a flipped byte in the store is never served", true, disk((*diskCase).damagedStore)},
+		{"a store that is gone loses nothing in silence", true,
+			lost(func(_, store string) error { return os.Remove(store) })},
+		{"a store that was cut in half loses nothing in silence", true, lost(halve)},
+		{"a WAL that is gone loses nothing in silence", true,
+			lost(func(dataDir, _ string) error { return os.RemoveAll(filepath.Join(dataDir, "member", "wal")) })},
 		{"a data dir that a live server holds is waited for", false, disk((*diskCase).heldDir)},
 	}
 }
@@ -74,7 +82,7 @@ func main() {
 	var s settings
 	flag.StringVar(&s.server, "server", os.Getenv("ETCHED_BIN"), "the binary to break")
 	flag.StringVar(&s.only, "only", ".", "regular expression over the scenarios' names")
-	flag.StringVar(&s.store, "store", "member/snap/db", "the store's file below the data dir")
+	flag.StringVar(&s.store, "store", "member/snap/etched.redb", "the store's file below the data dir")
 	flag.IntVar(&s.kills, "kills", 60, "how often kill -9 strikes")
 	flag.Int64Var(&s.seed, "seed", time.Now().UnixNano()%1_000_000, "what the random choices follow from")
 	flag.DurationVar(&s.limit, "limit", 4*time.Minute, "the most time the kills may take")

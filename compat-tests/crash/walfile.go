@@ -88,3 +88,12 @@ func zeroFrom(name string, offset int64) error {
 	}
 	return os.Truncate(name, info.Size())
 }
+
+// halve cuts the second half of the store's file off.
+func halve(_, store string) error {
+	info, err := os.Stat(store)
+	if err != nil {
+		return err
+	}
+	return os.Truncate(store, info.Size()/2)
+}
