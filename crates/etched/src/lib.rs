@@ -12,10 +12,20 @@
 //!
 //! It serves nothing itself: [`Settings`] is what the server part is started with.
 
+pub mod banner;
+pub mod bootstrap;
+pub mod command;
+pub mod config_file;
+pub mod environment;
 pub mod feature_gates;
+pub mod flags;
 pub mod go_values;
+pub mod help;
 pub mod logging;
 pub mod settings;
+pub mod start;
 pub mod urls;
+pub mod values;
+mod yaml;
 
 pub use settings::Settings;

@@ -8,6 +8,10 @@
 //! quota, ten minutes between progress notifications) is filled in already, and a value that etcd
 //! raises to a minimum is raised. Groups and names are those of etcd's help.
 
+mod build;
+mod refused;
+mod validate;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +19,10 @@ use std::time::Duration;
 use crate::feature_gates::FeatureGates;
 use crate::logging::{Format, Level, Output, Rotation};
 use crate::urls::Url;
+use crate::values::Values;
+
+pub use build::logging;
+pub use refused::{Later, Refused};
 
 /// Everything a server is told at its start.
 #[derive(Debug, Clone, PartialEq)]
@@ -306,6 +314,19 @@ pub struct UnsafeFeatures {
     pub force_new_cluster: bool,
     /// Never sync files: loses acknowledged writes when the machine fails.
     pub no_fsync: bool,
+}
+
+impl Settings {
+    /// The settings that the values of the flags mean, with the log as [`logging`] gave it.
+    ///
+    /// # Errors
+    /// [`Refused`] for what etcd refuses, and for what has an effect only in a later version.
+    pub fn new(values: &Values, logging: Logging) -> Result<Self, Refused> {
+        let settings = build::settings(values, logging)?;
+        validate::combinations(values, &settings)?;
+        validate::scope(values, &settings)?;
+        Ok(settings)
+    }
 }
 
 impl Member {
