@@ -27,6 +27,9 @@ mod tail;
 mod types;
 mod wal;
 
+#[cfg(test)]
+mod format_tests;
+
 pub use error::{Damage, Error};
 pub use open::valid_snapshots;
 pub use types::{Entry, EntryKind, HardState, SnapshotMark};
