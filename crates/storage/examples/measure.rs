@@ -1,10 +1,12 @@
 //! What the file costs: time of commits, reads, scans, checkpoints, opens and removals, and bytes.
 //!
-//! `cargo run --release -p etched-storage --example measure -- <folder> [records] [records a commit]`
+//! `cargo run --release -p etched-storage --example measure -- <folder> [records] [records a commit]
+//! [megabytes of cache]`
 
 use std::{
     ops::ControlFlow,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -12,6 +14,12 @@ use bytes::Bytes;
 use etched_mvcc::{Record, Revision};
 use etched_storage::{Applied, Commit, Durability, Options, Storage};
 
+/// As in the server.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Set for the child that dies without a close.
+const DIES: &str = "ETCHED_MEASURE_DIES";
 const BUFFERED_COMMITS_PER_CHECKPOINT_BYTES: usize = 64_000_000;
 
 fn main() {
@@ -21,25 +29,40 @@ fn main() {
         arguments.next().map_or(default, |text| text.parse().expect("arguments are numbers"))
     };
     let (records, each) = (number(1_000_000), number(10_000));
-    let cache_bytes = number(32) << 20;
+    let cache_bytes = number(16) << 20;
     let file = Path::new(&folder).join("db");
     let options = Options { cache_bytes, ..Options::default() };
+    if std::env::var_os(DIES).is_some() {
+        let (storage, _) = Storage::open(&file, options).expect("it is whole");
+        println!("in a fresh process before the scan: {} MB", resident_bytes() >> 20);
+        timed("full scan in a fresh process", || scan(&storage, 2));
+        println!("and after it: {} MB", resident_bytes() >> 20);
+        checkpoint_then_buffered(&storage, records, each);
+        std::process::abort();
+    }
     let (storage, _) = timed("open a new file", || Storage::open(&file, options.clone()));
     fill(&storage, records, each);
     report(&storage, "filled");
     timed("checkpoint with nothing new", || checkpoint(&storage, records));
     gets(&storage, records);
     scans(&storage);
-    timed("clean close", || Ok(drop(storage)));
+    timed("clean close", || {
+        drop(storage);
+        Ok(())
+    });
     let (storage, _) = timed("open after a clean end", || Storage::open(&file, options.clone()));
     timed("full scan after open", || scan(&storage, 1));
     println!("resident: {} MB", resident_bytes() >> 20);
-    // A leaked handle is what a kill leaves: locks stay, so the copy is opened.
-    checkpoint_then_buffered(&storage, records, each);
-    let killed = Path::new(&folder).join("killed");
-    std::fs::copy(&file, &killed).expect("the folder takes a second file");
-    drop(timed("open after a kill", || Storage::open(&killed, options.clone())));
-    std::fs::remove_file(&killed).expect("it was just made");
+    drop(storage);
+    let killed = Command::new(std::env::current_exe().expect("it runs"))
+        .args([&folder, &records.to_string(), &each.to_string()])
+        .arg((cache_bytes >> 20).to_string())
+        .env(DIES, "1")
+        .status();
+    assert!(killed.is_ok_and(|status| !status.success()));
+    let (storage, boot) = timed("open after a kill", || Storage::open(&file, options.clone()));
+    assert_eq!(boot.applied, applied(records));
+    println!("resident: {} MB", resident_bytes() >> 20);
     removals(&storage, records);
     timed("defragment", || storage.defragment());
     report(&storage, "defragmented");

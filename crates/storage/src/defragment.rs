@@ -31,6 +31,7 @@ impl Storage {
     /// # Errors
     /// As [`Storage::commit`]. The old file stays in use then, unless it is what failed.
     pub fn defragment(&self) -> Result<()> {
+        self.guard.check()?;
         let mut writer = self.writer();
         self.checkpoint(&mut writer)?;
         let room = self.medium.room().map_err(|error| self.guard.io("stat", error))?;

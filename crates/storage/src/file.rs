@@ -1,6 +1,12 @@
 //! One open redb file: making it, recognising it, and what a write transaction does to it.
 
-use std::{fmt, io, sync::Arc};
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use etched_mvcc::Revision;
 use redb::{
@@ -11,7 +17,8 @@ use crate::{
     codec::{self, FORMAT_KEY, OWN_TABLE, RevisionKey, STATE_KEY, State},
     error::{Error, Result},
     guard::Guard,
-    medium::{Medium, Switch, Switched},
+    medium::Medium,
+    pages::Pages,
     types::{Durability, FORMAT_VERSION, Options, Table},
     view::View,
 };
@@ -35,8 +42,9 @@ const BBOLT_MAGIC: [u8; 4] = 0xED0C_DAEDu32.to_le_bytes();
 
 /// One open redb file. Lives as long as the last [`View`] of it.
 pub(crate) struct OpenFile {
-    db: Database,
-    switch: Switch,
+    /// There until the drop, which has to happen under the guard.
+    db: Option<Database>,
+    shut: Arc<AtomicBool>,
     pub(crate) guard: Arc<Guard>,
 }
 
@@ -91,13 +99,17 @@ impl OpenFile {
     }
 
     fn on(backend: Box<dyn StorageBackend>, guard: &Arc<Guard>, options: &Options) -> Result<Self> {
-        let switch = Switch::default();
-        let backend = Switched { inner: backend, switch: switch.clone() };
+        let shut = Arc::<AtomicBool>::default();
+        let backend = Pages::new(backend, Arc::clone(&shut));
         let db = Database::builder()
             .set_cache_size(options.cache_bytes)
             .create_with_backend(backend)
             .map_err(|error| guard.redb("open it", error))?;
-        Ok(Self { db, switch, guard: Arc::clone(guard) })
+        Ok(Self { db: Some(db), shut, guard: Arc::clone(guard) })
+    }
+
+    fn db(&self) -> &Database {
+        self.db.as_ref().expect("the database is there until the drop")
     }
 
     /// Runs `fill` in one write transaction. Call inside [`Guard::run`].
@@ -107,7 +119,7 @@ impl OpenFile {
         fill: impl FnOnce(&WriteTransaction) -> std::result::Result<T, redb::Error>,
     ) -> Result<T> {
         let guard = &self.guard;
-        let begun = self.db.begin_write();
+        let begun = self.db().begin_write();
         let mut writing = begun.map_err(|error| guard.redb("begin a write", error))?;
         let durable = match durability {
             Durability::Buffered => redb::Durability::None,
@@ -126,7 +138,7 @@ impl OpenFile {
     pub(crate) fn view(self: &Arc<Self>, state: State) -> Result<View> {
         self.guard.run(|| {
             let failed = |error: redb::Error| self.guard.redb("read", error);
-            let reading = self.db.begin_read().map_err(|error| failed(error.into()))?;
+            let reading = self.db().begin_read().map_err(|error| failed(error.into()))?;
             let records = reading.open_table(RECORDS).map_err(|error| failed(error.into()))?;
             let mut rows = Vec::with_capacity(Table::ALL.len());
             for table in Table::ALL {
@@ -140,7 +152,7 @@ impl OpenFile {
     /// Bytes of pages in use, by walking the trees: slow, for when it has to be exact.
     pub(crate) fn allocated_bytes(&self) -> Result<u64> {
         self.guard.run(|| {
-            let begun = self.db.begin_write();
+            let begun = self.db().begin_write();
             let writing = begun.map_err(|error| self.guard.redb("begin a write", error))?;
             let stats = writing.stats().map_err(|error| self.guard.redb("read", error))?;
             Ok(stats.allocated_pages() * stats.page_size() as u64)
@@ -149,14 +161,14 @@ impl OpenFile {
 
     /// From now on nothing more reaches the disk through this handle.
     pub(crate) fn shut(&self) {
-        self.switch.shut();
+        self.shut.store(true, Ordering::Release);
     }
 
     /// The two rows of etched's own table, the format first: the rest depends on it.
     fn read_own(&self) -> Result<(u32, State)> {
         let guard = &self.guard;
         let failed = |error: redb::Error| guard.redb("read", error);
-        let reading = self.db.begin_read().map_err(|error| failed(error.into()))?;
+        let reading = self.db().begin_read().map_err(|error| failed(error.into()))?;
         let own = match reading.open_table(OWN) {
             Ok(own) => own,
             Err(TableError::TableDoesNotExist(_)) => {
@@ -180,6 +192,19 @@ impl OpenFile {
         }
         let state = State::decode(&row(STATE_KEY)?);
         Ok((format, state.ok_or_else(|| guard.damaged("the state row does not parse"))?))
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if self.guard.check().is_err() {
+            self.shut();
+        }
+        // redb writes its allocator state here. What fails costs the next open a look at the file.
+        let _ = self.guard.run(|| {
+            drop(self.db.take());
+            Ok(())
+        });
     }
 }
 

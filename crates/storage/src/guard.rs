@@ -74,6 +74,16 @@ impl Guard {
         self.noted(Error::Io { file: self.file(), action, source })
     }
 
+    /// Refuses when anything failed before: what is not understood is not written to.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.first.get().is_some() { Err(self.stopped()) } else { Ok(()) }
+    }
+
+    fn stopped(&self) -> Error {
+        let first = self.first.get().map_or("redb refuses to go on", String::as_str).to_owned();
+        Error::Stopped { file: self.file(), first }
+    }
+
     /// The [`Error`] for one of redb's.
     pub(crate) fn redb(&self, action: &'static str, error: impl Into<redb::Error>) -> Error {
         let file = self.file();

@@ -29,6 +29,7 @@
 //! | `room` | is there room for a commit |
 //! | `defragment` | a new file for the live rows |
 //! | `medium` | where the file lies |
+//! | `pages` | a checksum of every page in memory, so that nothing vanishes unseen |
 //! | `guard` | errors and panics of redb as one line |
 
 mod codec;
@@ -37,6 +38,7 @@ mod error;
 mod file;
 mod guard;
 mod medium;
+mod pages;
 mod room;
 mod storage;
 mod types;

@@ -10,16 +10,11 @@ use std::{
     fmt::Debug,
     fs::{File, OpenOptions, TryLockError},
     io,
-    ops::Bound,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
 };
 
-use redb::{BackendError, StorageBackend, backends::FileBackend};
+use redb::{StorageBackend, backends::FileBackend};
 
 /// How much a medium has left, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,89 +140,5 @@ impl Medium for FileMedium {
             taken,
             total: disk.f_blocks * disk.f_frsize,
         })
-    }
-}
-
-/// Cuts a backend off: after [`shut`](Switch::shut) nothing reaches it any more.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Switch(Arc<AtomicBool>);
-
-impl Switch {
-    pub(crate) fn shut(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    fn check(&self) -> io::Result<()> {
-        if self.0.load(Ordering::Acquire) {
-            return Err(io::Error::other("closed without a checkpoint"));
-        }
-        Ok(())
-    }
-}
-
-/// A medium's backend as redb gets it, with a [`Switch`] in front.
-///
-/// redb makes buffered commits durable when it is dropped. Here only a checkpoint may do that (the
-/// log's HardState has to be on the disk first), so the switch makes a drop no more than a crash.
-#[derive(Debug)]
-pub(crate) struct Switched {
-    pub(crate) inner: Box<dyn StorageBackend>,
-    pub(crate) switch: Switch,
-}
-
-impl StorageBackend for Switched {
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.inner.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.switch.check()?;
-        self.inner.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.switch.check()?;
-        self.inner.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.switch.check()?;
-        self.inner.write(offset, data)
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.inner.close()
-    }
-
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(
-        &self,
-        start: Bound<u64>,
-        end: Bound<u64>,
-    ) -> Result<bool, BackendError> {
-        self.inner.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner.query_lock_range(start, end)
     }
 }

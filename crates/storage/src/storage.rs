@@ -98,8 +98,10 @@ impl Storage {
     ///
     /// # Errors
     /// [`Error::OutOfOrder`] and [`Error::NoSpace`] with `usable`: nothing was changed. Any other
-    /// error: this handle writes no more, and the log brings the file up to date after a restart.
+    /// error, also one that a read met before: this handle writes no more ([`Error::Stopped`]), and
+    /// the log brings the file up to date after a restart.
     pub fn commit(&self, commit: &Commit, durability: Durability) -> Result<()> {
+        self.guard.check()?;
         let mut writer = self.writer();
         writer.check_order(&self.guard, commit)?;
         room::check(self, &writer, commit, durability)?;

@@ -149,7 +149,7 @@ pub struct Sizes {
 /// How a file is opened.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Memory for pages, in bytes: read cache and buffered writes together. Default 32 MiB.
+    /// Memory for pages, in bytes: read cache and buffered writes together. Default 16 MiB.
     pub cache_bytes: usize,
     /// Make the file when it is missing. Default true.
     ///
@@ -159,6 +159,6 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 32 << 20, create: true }
+        Self { cache_bytes: 16 << 20, create: true }
     }
 }
