@@ -1,6 +1,7 @@
 //! Reading: snapshots of the index that never wait for a writer's disk, nor make it wait.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use etched_proto::etcdserverpb::{RangeRequest, TxnRequest};
@@ -8,48 +9,48 @@ use etched_proto::raw::{RangeReply, TxnReply};
 
 use crate::error::Error;
 use crate::hash::KvHash;
-use crate::record::{Record, Revision};
+use crate::range;
+use crate::record::{Record, RecordsError, Revision};
+use crate::shared::Core;
+use crate::stream::RangeStream;
+use crate::txn;
+use crate::watch::History;
 
 /// Reads the store; cheap to clone, for any thread.
 #[derive(Debug, Clone)]
-pub struct Reader {}
-
-/// One message of a [`RangeStream`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct Chunk {
-    /// `header` is left to the server; `more` and `count` are set in the last chunk only.
-    pub reply: RangeReply,
-    /// In the last chunk, which alone has a header: the header's revision.
-    pub last: Option<i64>,
-}
-
-/// A range answered in pieces of about the size given, all of one revision.
-///
-/// Between two pieces it holds nothing but the next key: a compaction beyond its revision ends it.
-#[derive(Debug)]
-pub struct RangeStream {}
-
-impl RangeStream {
-    /// The next chunk; none after the last.
-    ///
-    /// # Errors
-    /// [`Error::Compacted`] when the revision has been compacted meanwhile; [`Error::Records`].
-    pub fn next_chunk(&mut self) -> Result<Option<Chunk>, Error> {
-        todo!()
-    }
+pub struct Reader {
+    core: Arc<Core>,
 }
 
 impl Reader {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
     /// Answers a range; beside it the current revision, for the header that is left to the server.
     ///
     /// # Errors
     /// [`Error::Compacted`], [`Error::FutureRevision`], [`Error::UnknownSortTarget`] (only for a request that
     /// [`check::range`](crate::check::range) refuses), [`Error::Records`].
     pub fn range(&self, request: &RangeRequest) -> Result<(RangeReply, i64), Error> {
-        todo!()
+        range::check_target(request)?;
+        let shared = self.core.shared.read();
+        let (revision, current) = (shared.resolve(request.revision)?, shared.current);
+        if range::is_small(&shared.tree, request, revision, current) {
+            let selection = range::select(&shared.tree, request, revision, true);
+            let revisions = selection.revisions(request);
+            let records = self.core.fetch_held(shared, &revisions)?;
+            return Ok((selection.answer(request, records)?, current));
+        }
+        let (tree, _pin) = (shared.tree.clone(), self.core.pins.pin(revision));
+        drop(shared);
+        let selection = range::select(&tree, request, revision, true);
+        drop(tree);
+        Ok((self.core.answer(request, selection)?, current))
     }
 
-    /// Answers a range in chunks that aim at `max_request_bytes`, as etcd sizes them.
+    /// Answers a range in chunks that aim at `max_request_bytes`, as etcd sizes them: 10 keys at first,
+    /// then twice as many while a chunk is below half of it, half as many above twice of it.
     ///
     /// # Errors
     /// [`Error::Compacted`], [`Error::FutureRevision`].
@@ -58,46 +59,58 @@ impl Reader {
         request: &RangeRequest,
         max_request_bytes: usize,
     ) -> Result<RangeStream, Error> {
-        todo!()
+        RangeStream::new(Arc::clone(&self.core), request, max_request_bytes)
     }
 
-    /// Answers a transaction for which [`check::is_read_only`](crate::check::is_read_only) holds, at one revision; beside it that revision.
+    /// Answers a transaction for which [`check::is_read_only`](crate::check::is_read_only) holds, at one
+    /// revision; beside it that revision.
     ///
     /// # Errors
-    /// Those of [`Reader::range`].
+    /// Those of [`Reader::range`]; [`Error::EmptyOperation`] when it is not read-only after all.
     pub fn txn_read_only(&self, request: &TxnRequest) -> Result<(TxnReply, i64), Error> {
-        todo!()
+        let snapshot = self.core.snapshot();
+        Ok((txn::read_only(&self.core, &snapshot, request)?, snapshot.current))
     }
 
-    /// The hash that etcd computes for HashKV at `revision` (0: the current one), and the current revision.
+    /// The hash that etcd computes for HashKV at `revision` (0: the current one), and the current
+    /// revision.
+    ///
+    /// A revision whose compaction's hash is kept is answered with that one, however long compacted. A
+    /// negative revision gives the hash of nothing.
     ///
     /// # Errors
     /// [`Error::Compacted`], [`Error::FutureRevision`], [`Error::Records`].
     pub fn hash_kv(&self, revision: i64) -> Result<(KvHash, i64), Error> {
-        todo!()
+        self.core.hash_kv(revision)
+    }
+
+    /// The hashes kept of the last compactions, at most 10, oldest first.
+    pub fn compaction_hashes(&self) -> Vec<KvHash> {
+        self.core.hashes.lock().all().to_vec()
     }
 
     /// Revision of the last write; 1 on a fresh store.
     pub fn current_revision(&self) -> i64 {
-        todo!()
+        self.core.shared.read().current
     }
 
     /// The last compacted revision; -1 when there was none.
     pub fn compact_revision(&self) -> i64 {
-        todo!()
+        self.core.shared.read().floor
     }
 
     /// How many keys exist now.
     pub fn keys(&self) -> usize {
-        todo!()
+        self.core.shared.read().tree.live()
     }
 
     /// Bytes that the memory table holds.
     pub fn memory_bytes(&self) -> usize {
-        todo!()
+        self.core.shared.read().memory.bytes()
     }
 
-    /// Calls `visit` for each record whose main revision lies in `from..until`, in order, until it breaks.
+    /// Calls `visit` for each record whose main revision lies in `from..until`, in order, until it
+    /// breaks.
     ///
     /// # Errors
     /// [`Error::Compacted`] when `from` is below the floor; [`Error::Records`].
@@ -107,7 +120,15 @@ impl Reader {
         until: i64,
         visit: &mut dyn FnMut(Revision, Record) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        todo!()
+        let _pin = {
+            let shared = self.core.shared.read();
+            if from < shared.floor {
+                return Err(Error::Compacted);
+            }
+            self.core.pins.pin(shared.floor)
+        };
+        let until = Revision::start_of(until);
+        Ok(self.core.scan(Revision::start_of(from), until, visit)?)
     }
 
     /// The encoded `mvccpb.KeyValue` of `key` as it stood at `revision`; none when it was absent.
@@ -115,6 +136,42 @@ impl Reader {
     /// # Errors
     /// [`Error::Compacted`], [`Error::FutureRevision`], [`Error::Records`].
     pub fn kv_at(&self, key: &[u8], revision: i64) -> Result<Option<Bytes>, Error> {
-        todo!()
+        let shared = self.core.shared.read();
+        if revision < shared.floor {
+            return Err(Error::Compacted);
+        }
+        if revision > shared.current {
+            return Err(Error::FutureRevision);
+        }
+        let Some(entry) = shared.tree.at(key, revision) else { return Ok(None) };
+        let records = self.core.fetch_held(shared, &[entry.revision()])?;
+        Ok(records.into_iter().next().map(|record| record.bytes))
+    }
+}
+
+/// The watch hub reads the past through this.
+impl History for Reader {
+    fn compact_revision(&self) -> i64 {
+        self.compact_revision()
+    }
+
+    /// Also below the floor: the hub looks at the floor afterwards.
+    fn scan(
+        &self,
+        from: i64,
+        until: i64,
+        visit: &mut dyn FnMut(Revision, Record) -> ControlFlow<()>,
+    ) -> Result<(), RecordsError> {
+        let _pin = self.core.pins.pin(from);
+        self.core.scan(Revision::start_of(from), Revision::start_of(until), visit)
+    }
+
+    fn kv_at(&self, key: &[u8], revision: i64) -> Result<Option<Bytes>, RecordsError> {
+        match self.kv_at(key, revision) {
+            Ok(found) => Ok(found),
+            Err(Error::Records(error)) => Err(error),
+            // Compacted, or not yet there: the hub has no other answer for either.
+            Err(_) => Ok(None),
+        }
     }
 }

@@ -40,6 +40,24 @@ pub trait Records: Send + Sync {
     /// [`RecordsError`] when the medium fails or a checksum does not match.
     fn get(&self, revision: Revision) -> Result<Option<Record>, RecordsError>;
 
+    /// Looks up many records at once; adds one answer for each revision, in their order.
+    ///
+    /// Range answers come through here: a medium that has a cost per lookup, such as opening a snapshot,
+    /// overrides it.
+    ///
+    /// # Errors
+    /// [`RecordsError`] when the medium fails or a checksum does not match.
+    fn get_many(
+        &self,
+        revisions: &[Revision],
+        found: &mut Vec<Option<Record>>,
+    ) -> Result<(), RecordsError> {
+        for &revision in revisions {
+            found.push(self.get(revision)?);
+        }
+        Ok(())
+    }
+
     /// Calls `visit` for every record in `from..until`, in order, until it breaks.
     ///
     /// # Errors

@@ -1,0 +1,1 @@
+//! The store against a model that keeps every revision it ever had.
