@@ -321,10 +321,10 @@ impl DiskFile for SimFile {
         })
     }
 
-    fn allocate(&self, bytes: u64) -> io::Result<()> {
+    fn allocate(&self, len: u64, reserved: u64) -> io::Result<()> {
         self.change(|state| {
-            state.check_space(self.id, bytes)?;
-            state.tree.file(self.id).allocate(bytes);
+            state.check_space(self.id, reserved.max(len))?;
+            state.tree.file(self.id).allocate(len, reserved);
             Ok(())
         })
     }

@@ -38,11 +38,11 @@ impl Contents {
         self.reserved = self.reserved.min(len);
     }
 
-    pub(crate) fn allocate(&mut self, len: u64) {
+    pub(crate) fn allocate(&mut self, len: u64, reserved: u64) {
         if (self.bytes.len() as u64) < len {
             self.set_len(len);
         }
-        self.reserved = self.reserved.max(len);
+        self.reserved = self.reserved.max(len).max(reserved);
     }
 
     pub(crate) fn sync(&mut self) {

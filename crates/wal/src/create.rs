@@ -8,6 +8,10 @@ use crate::disk::{Disk, DiskFile, Open};
 use crate::segment::{self, Name};
 use crate::wal::{Options, Segment};
 
+/// Space behind a segment's length for the write that fills it. Without it, a full disk would end the
+/// log there although the next segment is reserved.
+const LAST_WRITE_BYTES: u64 = 1 << 20;
+
 /// Makes the first segment with `head` in it, in a directory that gets its name when all is there.
 pub(crate) fn first_segment<D: Disk>(
     disk: &D,
@@ -68,9 +72,14 @@ pub(crate) fn reserve<D: Disk>(
     if !file.try_lock().map_err(|error| Error::io("lock", path, error))? {
         return Err(Error::Locked { path: path.into() });
     }
-    let reserved = file.allocate(options.segment_bytes);
+    let reserved = allocate(&file, options);
     reserved.map_err(|error| Error::io("reserve space for", path, error))?;
     Ok(file)
+}
+
+/// Gives a segment its length, and space for that and for a last write beyond it.
+pub(crate) fn allocate(file: &impl DiskFile, options: &Options) -> io::Result<()> {
+    file.allocate(options.segment_bytes, options.segment_bytes + LAST_WRITE_BYTES)
 }
 
 /// Writes the head of a segment.

@@ -61,8 +61,9 @@ pub trait DiskFile: Send + Sync + 'static {
     fn sync_data(&self) -> io::Result<()>;
     /// Cuts the file, or extends it by zeros without reserving space.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
-    /// Reserves space for the first `bytes`; a shorter file is extended by zeros to that length.
-    fn allocate(&self, bytes: u64) -> io::Result<()>;
+    /// Reserves space for the first `reserved` bytes, also behind the end; a file shorter than `len`
+    /// is extended by zeros to it.
+    fn allocate(&self, len: u64, reserved: u64) -> io::Result<()>;
     /// Length in bytes.
     fn size(&self) -> io::Result<u64>;
     /// First offset from `offset` on that may hold anything but zeros, or one behind the end. A file

@@ -92,7 +92,7 @@ fn prepare_tail(file: &impl DiskFile, end: End, options: &Options) -> io::Result
     if end.dirty {
         file.set_len(end.offset)?;
     }
-    file.allocate(options.segment_bytes)?;
+    create::allocate(file, options)?;
     if options.sync { file.sync_data() } else { Ok(()) }
 }
 

@@ -105,20 +105,14 @@ impl DiskFile for RealFile {
         self.0.set_len(bytes)
     }
 
-    fn allocate(&self, bytes: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, bytes) {
-            Ok(()) => Ok(()),
+    fn allocate(&self, len: u64, reserved: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, reserved.max(len)) {
             // As etcd does: a file system that cannot reserve, or one that is interrupted every
-            // time, gets a file of the right length and its space later.
-            Err(Errno::OPNOTSUPP | Errno::INTR | Errno::NOSYS) => {
-                if self.size()? < bytes {
-                    self.0.set_len(bytes)
-                } else {
-                    Ok(())
-                }
-            }
-            Err(errno) => Err(errno.into()),
+            // time, gives a file of the right length and its space later.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::INTR | Errno::NOSYS) => {}
+            Err(errno) => return Err(errno.into()),
         }
+        if self.size()? < len { self.0.set_len(len) } else { Ok(()) }
     }
 
     fn size(&self) -> io::Result<u64> {
