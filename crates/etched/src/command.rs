@@ -163,6 +163,10 @@ fn plan_start(arguments: &[String], values: &Values) -> Plan {
         Ok(settings) => {
             warn_of_deprecated(values);
             info!(args = ?flags::without_secrets(arguments), "Running: ");
+            if values.text("data-dir").is_empty() {
+                let data_dir = settings.member.data_dir.display().to_string();
+                warn!("data-dir" = data_dir, "'data-dir' was empty; using default");
+            }
             Plan::Start { settings: Box::new(settings), log }
         }
         Err(error) => refuse(arguments, Failure::Settings(error)),

@@ -322,7 +322,7 @@ impl Settings {
     /// # Errors
     /// [`Refused`] for what etcd refuses, and for what has an effect only in a later version.
     pub fn new(values: &Values, logging: Logging) -> Result<Self, Refused> {
-        let settings = build::settings(values, logging)?;
+        let settings = build::settings(values, logging);
         validate::combinations(values, &settings)?;
         validate::scope(values, &settings)?;
         Ok(settings)

@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     Allowed, Auth, AutoCompaction, ClusterState, Clustering, Discovery, Features, Logging, Member,
@@ -20,11 +20,15 @@ const WATCH_PROGRESS_DEFAULT: Duration = Duration::from_secs(600);
 const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
 const RAFT_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 
-/// What the log is to be like; needed before anything else can be reported.
+/// What the log is to be like; needed before anything else is checked and reported.
 ///
 /// # Errors
 /// [`Refused`] when the logging flags do not go together.
 pub fn logging(values: &Values) -> Result<Logging, Refused> {
+    // etcd looks at this before it has a log.
+    if values.text("discovery-fallback") == "proxy" {
+        return Err(Refused::FallbackProxy);
+    }
     let logger = values.text("logger");
     if logger != "zap" {
         return Err(Refused::Logger(logger.to_owned()));
@@ -53,13 +57,14 @@ fn rotation(values: &Values, outputs: &[Output]) -> Result<Option<Rotation>, Ref
     Rotation::parse(json).map(Some).map_err(Refused::Rotation)
 }
 
-/// The settings that the values mean, not yet checked together.
-pub(super) fn settings(values: &Values, logging: Logging) -> Result<Settings, Refused> {
+/// The settings that the values mean. Nothing is checked yet: what has no meaning gets a default
+/// here and is refused by `validate`, which goes in etcd's order.
+pub(super) fn settings(values: &Values, logging: Logging) -> Settings {
     let member = member(values);
-    Ok(Settings {
-        clustering: clustering(values, &member)?,
+    Settings {
+        clustering: clustering(values, &member),
         member,
-        security: security(values)?,
+        security: security(values),
         auth: Auth {
             token: values.text("auth-token").to_owned(),
             bcrypt_cost: values.unsigned("bcrypt-cost"),
@@ -71,13 +76,13 @@ pub(super) fn settings(values: &Values, logging: Logging) -> Result<Settings, Re
             extensive_metrics: values.text("metrics") == "extensive",
             listen_metrics_urls: values.urls("listen-metrics-urls").to_vec(),
         },
-        tracing: tracing_settings(values)?,
+        tracing: tracing_settings(values),
         features: features(values),
         unsafe_features: UnsafeFeatures {
             force_new_cluster: values.bool("force-new-cluster"),
             no_fsync: values.bool("unsafe-no-fsync"),
         },
-    })
+    }
 }
 
 fn member(values: &Values) -> Member {
@@ -118,11 +123,7 @@ fn member(values: &Values) -> Member {
 }
 
 fn data_dir(values: &Values, name: &str) -> PathBuf {
-    path(values, "data-dir").unwrap_or_else(|| {
-        let folder = format!("{name}.etcd");
-        warn!("data-dir" = folder, "'data-dir' was empty; using default");
-        PathBuf::from(folder)
-    })
+    path(values, "data-dir").unwrap_or_else(|| PathBuf::from(format!("{name}.etcd")))
 }
 
 fn raft_timeout(values: &Values, flag: &'static str) -> Duration {
@@ -133,7 +134,7 @@ fn raft_timeout(values: &Values, flag: &'static str) -> Duration {
     timeout.max(RAFT_TIMEOUT_MIN)
 }
 
-fn clustering(values: &Values, member: &Member) -> Result<Clustering, Refused> {
+fn clustering(values: &Values, member: &Member) -> Clustering {
     let mut peers = values.urls("initial-advertise-peer-urls").to_vec();
     let mut clients = values.urls("advertise-client-urls").to_vec();
     // On the command line, own client URLs need own advertised ones; a file keeps the default.
@@ -149,7 +150,7 @@ fn clustering(values: &Values, member: &Member) -> Result<Clustering, Refused> {
     {
         clients = vec![host];
     }
-    Ok(Clustering {
+    Clustering {
         initial_advertise_peer_urls: peers,
         advertise_client_urls: clients,
         initial_cluster,
@@ -160,14 +161,14 @@ fn clustering(values: &Values, member: &Member) -> Result<Clustering, Refused> {
         initial_cluster_token: values.text("initial-cluster-token").to_owned(),
         strict_reconfig_check: values.bool("strict-reconfig-check"),
         pre_vote: values.bool("pre-vote"),
-        auto_compaction: auto_compaction(values)?,
+        auto_compaction: auto_compaction(values).unwrap_or(AutoCompaction::Off),
         discovery: Discovery {
             endpoints: values.texts("discovery-endpoints").to_vec(),
             token: values.text("discovery-token").to_owned(),
             srv: values.text("discovery-srv").to_owned(),
             srv_name: values.text("discovery-srv-name").to_owned(),
         },
-    })
+    }
 }
 
 /// The flag's text; this member alone when it was not touched, or nothing when discovery tells.
@@ -212,7 +213,8 @@ fn default_host(listen: &[Url], advertise: &[Url], untouched: &str) -> Option<Ur
     }
 }
 
-fn auto_compaction(values: &Values) -> Result<AutoCompaction, Refused> {
+/// How much history stays; needs a known mode.
+pub(super) fn auto_compaction(values: &Values) -> Result<AutoCompaction, Refused> {
     let retention = values.text("auto-compaction-retention");
     let mode = values.text("auto-compaction-mode");
     let count: Option<i64> = retention.parse().ok().filter(|count| *count >= 0);
@@ -231,19 +233,24 @@ fn auto_compaction(values: &Values) -> Result<AutoCompaction, Refused> {
     }
 }
 
-fn security(values: &Values) -> Result<Security, Refused> {
-    let tls_version = |flag| match values.text(flag) {
+/// The TLS version that a flag names; none when it is empty.
+pub(super) fn tls_version(values: &Values, flag: &str) -> Result<Option<TlsVersion>, Refused> {
+    match values.text(flag) {
         "TLS1.2" => Ok(Some(TlsVersion::Tls12)),
         "TLS1.3" => Ok(Some(TlsVersion::Tls13)),
         "" => Ok(None),
         other => Err(Refused::TlsVersion(other.to_owned())),
-    };
-    Ok(Security {
+    }
+}
+
+fn security(values: &Values) -> Security {
+    let version = |flag| tls_version(values, flag).unwrap_or_default();
+    Security {
         client: client_tls(values),
         peer: peer_tls(values),
         cipher_suites: values.texts("cipher-suites").to_vec(),
-        tls_min_version: tls_version("tls-min-version")?.unwrap_or(TlsVersion::Tls12),
-        tls_max_version: tls_version("tls-max-version")?,
+        tls_min_version: version("tls-min-version").unwrap_or(TlsVersion::Tls12),
+        tls_max_version: version("tls-max-version"),
         self_signed_cert_validity_years: non_zero_or(
             values.unsigned("self-signed-cert-validity"),
             1,
@@ -255,7 +262,7 @@ fn security(values: &Values) -> Result<Security, Refused> {
             [name] if name.is_empty() => Allowed::Any,
             names => Allowed::Only(names.iter().cloned().collect()),
         },
-    })
+    }
 }
 
 fn client_tls(values: &Values) -> Tls {
@@ -290,21 +297,15 @@ fn peer_tls(values: &Values) -> Tls {
     }
 }
 
-fn tracing_settings(values: &Values) -> Result<Tracing, Refused> {
-    let enabled = values.bool("enable-distributed-tracing");
+fn tracing_settings(values: &Values) -> Tracing {
     let rate = values.signed("distributed-tracing-sampling-rate");
-    let sampling_rate_per_million = match u32::try_from(rate) {
-        Ok(rate) if rate <= 1_000_000 => rate,
-        _ if enabled => return Err(Refused::SamplingRate(rate)),
-        _ => 0,
-    };
-    Ok(Tracing {
-        enabled,
+    Tracing {
+        enabled: values.bool("enable-distributed-tracing"),
         address: values.text("distributed-tracing-address").to_owned(),
         service_name: values.text("distributed-tracing-service-name").to_owned(),
         instance_id: values.text("distributed-tracing-instance-id").to_owned(),
-        sampling_rate_per_million,
-    })
+        sampling_rate_per_million: u32::try_from(rate).unwrap_or_default(),
+    }
 }
 
 fn features(values: &Values) -> Features {

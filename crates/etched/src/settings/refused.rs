@@ -180,7 +180,7 @@ impl Refused {
     fn describe_security(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SamplingRate(rate) => {
-                let bound = if *rate < 0 { "positive" } else { "less than 1e+06" };
+                let bound = if *rate < 0 { "positive" } else { "less than 1000000" };
                 out.write_str("distributed tracing configurition is not valid: ")?;
                 write!(out, "(tracing sampling rate must be {bound})")
             }

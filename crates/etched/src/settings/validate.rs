@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use tracing::warn;
 
+use super::build::{auto_compaction, tls_version};
 use super::refused::{Later, Refused};
 use super::{Settings, TlsVersion};
 use crate::flags::Scope;
@@ -15,7 +16,7 @@ const ELECTION_TIMEOUT_MAX_MS: u64 = 50_000;
 /// Checks what etcd checks.
 pub(super) fn combinations(values: &Values, settings: &Settings) -> Result<(), Refused> {
     check_urls(settings)?;
-    check_bootstrap(values, settings)?;
+    check_bootstrap(settings)?;
     check_timing(values)?;
     if settings.clustering.advertise_client_urls.is_empty() {
         return Err(Refused::AdvertiseClientMissing);
@@ -24,6 +25,10 @@ pub(super) fn combinations(values: &Values, settings: &Settings) -> Result<(), R
         "periodic" | "revision" => {}
         "" => return Err(Refused::CompactionModeEmpty),
         other => return Err(Refused::CompactionMode(other.to_owned())),
+    }
+    let rate = values.signed("distributed-tracing-sampling-rate");
+    if settings.tracing.enabled && !(0..=1_000_000).contains(&rate) {
+        return Err(Refused::SamplingRate(rate));
     }
     let gates = settings.member.feature_gates;
     if gates.is_on("LeaseCheckpointPersist") && !gates.is_on("LeaseCheckpoint") {
@@ -41,7 +46,8 @@ pub(super) fn combinations(values: &Values, settings: &Settings) -> Result<(), R
         );
     }
     check_tls(values, settings)?;
-    check_same_url(settings)
+    check_same_url(settings)?;
+    auto_compaction(values).map(|_| ())
 }
 
 /// Warns about settings without effect and refuses those whose effect is still to come.
@@ -146,7 +152,7 @@ fn check_urls(settings: &Settings) -> Result<(), Refused> {
     }
 }
 
-fn check_bootstrap(values: &Values, settings: &Settings) -> Result<(), Refused> {
+fn check_bootstrap(settings: &Settings) -> Result<(), Refused> {
     let discovery = &settings.clustering.discovery;
     let ways = [
         !settings.clustering.initial_cluster.is_empty(),
@@ -161,9 +167,6 @@ fn check_bootstrap(values: &Values, settings: &Settings) -> Result<(), Refused> 
     }
     if discovery.endpoints.iter().any(|endpoint| endpoint.trim().is_empty()) {
         return Err(Refused::DiscoveryEndpoint);
-    }
-    if values.text("discovery-fallback") == "proxy" {
-        return Err(Refused::FallbackProxy);
     }
     Ok(())
 }
@@ -185,14 +188,14 @@ fn check_timing(values: &Values) -> Result<(), Refused> {
 }
 
 fn check_tls(values: &Values, settings: &Settings) -> Result<(), Refused> {
-    let security = &settings.security;
-    let min = security.tls_min_version;
-    if security.tls_max_version.is_some_and(|max| min > max) {
+    let min = tls_version(values, "tls-min-version")?;
+    let max = tls_version(values, "tls-max-version")?;
+    if max.is_some() && min > max {
         let text = |flag| values.text(flag).to_owned();
         let (min, max) = (text("tls-min-version"), text("tls-max-version"));
         return Err(Refused::TlsVersions { min, max });
     }
-    if min == TlsVersion::Tls13 && !security.cipher_suites.is_empty() {
+    if min == Some(TlsVersion::Tls13) && !settings.security.cipher_suites.is_empty() {
         return Err(Refused::CipherSuites);
     }
     Ok(())
