@@ -1,14 +1,99 @@
-//! Where a server starts.
+//! From settings to a running server.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use etched_server::{AutoCompaction, Config, Listen};
 use tracing::error;
 
-use crate::settings::Settings;
+use crate::bootstrap::InitialCluster;
+use crate::settings::{self, Allowed, Settings};
+use crate::urls::Url;
 
-/// Runs a server with these settings until it ends.
+/// Runs a server with these settings until it ends; what keeps it from starting or goes wrong later is one
+/// line of the log and exit code 1.
 pub fn start(settings: Settings) -> ExitCode {
-    let data_dir = settings.member.data_dir.display().to_string();
-    error!(level = "fatal", "data-dir" = data_dir, "the server part is not linked into etched yet");
-    ExitCode::FAILURE
+    // A member that has data finds its cluster there; then these settings are not even looked at.
+    if !settings.member.effective_wal_dir().exists()
+        && let Err(reason) = InitialCluster::of(&settings)
+    {
+        error!(level = "fatal", error = %reason, "discovery failed");
+        return ExitCode::FAILURE;
+    }
+    match etched_server::run(config(settings)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            error!(level = "fatal", error = reason, "the server cannot go on");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the server is told. Values that the settings refuse, or warn of, are not looked at here.
+fn config(settings: Settings) -> Config {
+    let Settings { member, clustering, security, monitoring, features, unsafe_features, .. } =
+        settings;
+    Config {
+        name: member.name,
+        data_dir: member.data_dir,
+        wal_dir: member.wal_dir,
+        client: listen(&member.listen_client_urls),
+        client_http: listen(&member.listen_client_http_urls),
+        metrics: listen(&monitoring.listen_metrics_urls),
+        peer: listen(&member.listen_peer_urls),
+        advertise_client_urls: texts(&clustering.advertise_client_urls),
+        advertise_peer_urls: texts(&clustering.initial_advertise_peer_urls),
+        initial_cluster_token: clustering.initial_cluster_token,
+        heartbeat_interval: member.heartbeat_interval,
+        election_timeout: member.election_timeout,
+        pre_vote: clustering.pre_vote,
+        max_request_bytes: size(member.max_request_bytes),
+        max_txn_ops: size(member.max_txn_ops),
+        max_concurrent_streams: member.max_concurrent_streams,
+        keepalive_interval: (member.grpc_keepalive_interval != Duration::ZERO
+            && member.grpc_keepalive_timeout != Duration::ZERO)
+            .then_some(member.grpc_keepalive_interval),
+        keepalive_timeout: member.grpc_keepalive_timeout,
+        quota_bytes: member.quota_backend_bytes,
+        compaction_batch: size(features.compaction_batch_limit),
+        compaction_pause: features.compaction_sleep_interval,
+        auto_compaction: match clustering.auto_compaction {
+            settings::AutoCompaction::Off => AutoCompaction::Off,
+            settings::AutoCompaction::Periodic(period) => AutoCompaction::Periodic(period),
+            settings::AutoCompaction::Revision(keep) => AutoCompaction::Revision(keep),
+        },
+        watch_progress_interval: features.watch_progress_notify_interval,
+        warning_apply: features.warning_apply_duration,
+        warning_request: features.warning_unary_request_duration,
+        unsafe_no_fsync: unsafe_features.no_fsync,
+        reuse_port: member.socket_reuse_port,
+        cors: only(security.cors),
+        host_whitelist: only(security.host_whitelist),
+        ..Config::default()
+    }
+}
+
+fn listen(urls: &[Url]) -> Vec<Listen> {
+    urls.iter()
+        .map(|url| match url.socket_path() {
+            Some(path) => Listen::Unix(path),
+            None => Listen::Tcp(url.authority().to_owned()),
+        })
+        .collect()
+}
+
+fn texts(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(|url| url.as_str().to_owned()).collect()
+}
+
+fn only(allowed: Allowed) -> Option<Vec<String>> {
+    match allowed {
+        Allowed::Any => None,
+        Allowed::Only(names) => Some(names.into_iter().collect()),
+    }
+}
+
+/// A limit that the machine's memory could never reach is as good as none.
+fn size(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
 }

@@ -1,1 +1,126 @@
-//! apply, the gRPC services, HTTP endpoints, start-up and shutdown.
+//! The server: apply, the gRPC services, HTTP endpoints, start-up and shutdown.
+//!
+//! ```text
+//! client ──> grpc (framing) ──> api (one file per service) ──> Shared::propose ──> engine (raft thread)
+//!                                        │                                             │
+//!                                        └── reads: mvcc::Reader, watch hub, lessor <── apply ──> flush
+//! ```
+//! [`run`] serves one member until it is told to stop. It may be embedded in a program or a test: it touches
+//! nothing global but the signal handlers, and those only when [`Config::exit_by_signal`] is set.
+
+mod api;
+mod apply;
+mod boot;
+mod cluster;
+mod compactor;
+mod config;
+#[cfg(test)]
+mod crash_tests;
+mod engine;
+mod error;
+mod flush;
+mod grpc;
+mod hash;
+mod http;
+mod id;
+mod inbox;
+mod lane;
+mod listen;
+mod metrics;
+mod quota;
+mod request;
+mod run;
+mod shared;
+
+use std::path::PathBuf;
+
+pub use config::{AutoCompaction, Config, Listen};
+pub use run::{Handle, run, start};
+
+/// Version of etcd whose behaviour this server has.
+pub const ETCD_VERSION: &str = "3.7.1";
+
+/// The cluster version a lone member sets.
+fn cluster_version() -> String {
+    "3.7.0".to_owned()
+}
+
+/// What stands in the way of a start, each as one line for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store's file.
+    #[error(transparent)]
+    Storage(#[from] etched_storage::Error),
+    /// The write-ahead log.
+    #[error(transparent)]
+    Wal(#[from] etched_wal::Error),
+    /// raft, or the log against the store.
+    #[error(transparent)]
+    Consensus(#[from] etched_consensus::Error),
+    /// The keys.
+    #[error("the store does not read: {0}")]
+    Store(#[from] etched_mvcc::Error),
+    /// The leases.
+    #[error(transparent)]
+    Lease(#[from] etched_lease::RestoreError),
+    /// A row of the cluster's tables.
+    #[error("{0}")]
+    BadRow(String),
+    /// A row of the table `meta`.
+    #[error("row {key} of table meta holds no revision")]
+    BadMetaRow {
+        /// The row's key.
+        key: String,
+    },
+    /// The log's metadata.
+    #[error("the write-ahead log in {} has metadata that does not decode: {reason}", dir.display())]
+    BadMetadata {
+        /// The log's folder.
+        dir: PathBuf,
+        /// What the decoder said.
+        reason: prost::DecodeError,
+    },
+    /// A store without its log.
+    #[error("the store holds data, but its write-ahead log in {} is gone: refusing to start without it", dir.display())]
+    LogMissing {
+        /// The log's folder.
+        dir: PathBuf,
+    },
+    /// A log whose beginning is gone, and no store that has it.
+    #[error(
+        "the write-ahead log in {} begins behind what the store has applied ({applied}): the store's file \
+         was lost or replaced by an older one", dir.display()
+    )]
+    StoreBehindLog {
+        /// The log's folder.
+        dir: PathBuf,
+        /// Index of the store.
+        applied: u64,
+    },
+    /// A committed entry could not be applied in replay.
+    #[error("{0}")]
+    Replay(String),
+    /// The operating system refused something.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was attempted.
+        action: String,
+        /// The answer.
+        source: std::io::Error,
+    },
+}
+
+impl From<cluster::BadRow> for StartError {
+    fn from(row: cluster::BadRow) -> Self {
+        Self::BadRow(row.to_string())
+    }
+}
+
+impl From<apply::Fatal> for StartError {
+    fn from(fatal: apply::Fatal) -> Self {
+        match fatal {
+            apply::Fatal::Consensus(error) => Self::Consensus(error),
+            other => Self::Replay(other.to_string()),
+        }
+    }
+}

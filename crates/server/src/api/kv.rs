@@ -1,0 +1,251 @@
+//! `etcdserverpb.KV`.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use etched_mvcc::{Chunk, RangeStream, check};
+use etched_proto::etcdserverpb as pb;
+use etched_proto::raw::Wire;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use tokio::task::JoinHandle;
+use tonic::Status;
+
+use super::{Call, reply};
+use crate::error::Error;
+use crate::grpc::{self, Body, Framed, Method, Source, frame, push_frame};
+use crate::quota;
+use crate::request::Field;
+use crate::shared::{Answer, Outcome, Shared};
+
+/// Ranges of up to this many keys are answered on the network thread; larger ones beside it, so that other
+/// requests of the thread do not wait for them.
+const INLINE_KEYS_MAX: i64 = 500;
+
+pub(super) async fn range(
+    shared: Arc<Shared>,
+    request: pb::RangeRequest,
+    _: Bytes,
+) -> Result<Framed, Status> {
+    check::range(&request).map_err(status)?;
+    if !request.serializable {
+        shared.read_index().await?;
+    }
+    shared.metrics.mvcc_range.inc();
+    if is_small(&request) {
+        return range_now(&shared, &request);
+    }
+    beside(move || range_now(&shared, &request)).await
+}
+
+fn is_small(request: &pb::RangeRequest) -> bool {
+    let sorted = request.sort_order != 0 || request.sort_target != 0;
+    request.range_end.is_empty()
+        || (request.count_only && request.revision == 0)
+        || (!sorted
+            && request.limit > 0
+            && request.limit <= INLINE_KEYS_MAX
+            && request.revision == 0)
+}
+
+fn range_now(shared: &Shared, request: &pb::RangeRequest) -> Result<Framed, Status> {
+    let (mut answer, revision) =
+        shared.reader.range(request).map_err(|error| shared.failed(&error))?;
+    answer.header = Some(shared.header(revision));
+    reply(&answer)
+}
+
+/// Runs a read that takes long off the network thread.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::Stopped.into()),
+    }
+}
+
+pub(super) async fn put(
+    shared: Arc<Shared>,
+    request: pb::PutRequest,
+    body: Bytes,
+) -> Result<Framed, Status> {
+    check::put(&request).map_err(status)?;
+    shared.admit(quota::put_cost(&request))?;
+    let outcome = shared.propose(Field::Put, &body).await?;
+    let Answer::Put(mut answer) = shared.answer(outcome.result)? else { return mismatch() };
+    answer.header = Some(shared.header(outcome.revision));
+    reply(&answer)
+}
+
+pub(super) async fn delete_range(
+    shared: Arc<Shared>,
+    request: pb::DeleteRangeRequest,
+    body: Bytes,
+) -> Result<Framed, Status> {
+    check::delete_range(&request).map_err(status)?;
+    let outcome = shared.propose(Field::DeleteRange, &body).await?;
+    let Answer::DeleteRange(mut answer) = shared.answer(outcome.result)? else {
+        return mismatch();
+    };
+    answer.header = Some(shared.header(outcome.revision));
+    reply(&answer)
+}
+
+pub(super) async fn txn(
+    shared: Arc<Shared>,
+    request: pb::TxnRequest,
+    body: Bytes,
+) -> Result<Framed, Status> {
+    check::txn(&request, shared.config.max_txn_ops).map_err(status)?;
+    if check::is_read_only(&request) {
+        if !check::is_serializable(&request) {
+            shared.read_index().await?;
+        }
+        return beside(move || {
+            let (mut answer, revision) =
+                shared.reader.txn_read_only(&request).map_err(|error| shared.failed(&error))?;
+            answer.header = Some(shared.header(revision));
+            reply(&answer)
+        })
+        .await;
+    }
+    shared.admit(quota::txn_cost(&request))?;
+    let outcome = shared.propose(Field::Txn, &body).await?;
+    let Answer::Txn(mut answer) = shared.answer(outcome.result)? else { return mismatch() };
+    answer.header = Some(shared.header(outcome.revision));
+    reply(&answer)
+}
+
+pub(super) async fn compact(
+    shared: Arc<Shared>,
+    _: pb::CompactionRequest,
+    body: Bytes,
+) -> Result<Framed, Status> {
+    let Outcome { result, revision } = shared.propose(Field::Compaction, &body).await?;
+    shared.answer(result)?;
+    reply(&pb::CompactionResponse { header: Some(shared.header(revision)) })
+}
+
+/// Streams a range: the next chunk is read while the one before is sent.
+pub(super) async fn range_stream(call: Call, request: Request<Incoming>) -> Response<Body> {
+    let opened = async {
+        let (message, _) = call.only_message::<pb::RangeRequest>(request).await?;
+        check::range_stream(&message).map_err(status)?;
+        if !message.serializable {
+            call.shared.read_index().await?;
+        }
+        call.shared.metrics.mvcc_range.inc();
+        let limit = call.shared.config.max_request_bytes;
+        call.shared.reader.range_stream(&message, limit).map_err(|error| call.shared.failed(&error))
+    }
+    .await;
+    match opened {
+        Ok(stream) => grpc::stream(Chunks { shared: call.shared, state: Reading::Idle(stream) }),
+        Err(status) => call.finish(Err(status)),
+    }
+}
+
+struct Chunks {
+    shared: Arc<Shared>,
+    state: Reading,
+}
+
+type ChunkResult = Result<Option<Chunk>, etched_mvcc::Error>;
+
+enum Reading {
+    Idle(RangeStream),
+    Busy(JoinHandle<(RangeStream, ChunkResult)>),
+    Ended,
+}
+
+impl Chunks {
+    fn end(&mut self, status: Option<Status>) -> Poll<Option<Result<Bytes, Status>>> {
+        self.state = Reading::Ended;
+        let code = status.as_ref().map_or(tonic::Code::Ok, Status::code);
+        self.shared.metrics.handled(Method::RangeStream, code);
+        Poll::Ready(status.map(Err))
+    }
+}
+
+impl Source for Chunks {
+    fn poll_chunk(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Status>>> {
+        loop {
+            match std::mem::replace(&mut self.state, Reading::Ended) {
+                Reading::Ended => return Poll::Ready(None),
+                Reading::Idle(mut stream) => {
+                    self.state = Reading::Busy(tokio::task::spawn_blocking(move || {
+                        let chunk = stream.next_chunk();
+                        (stream, chunk)
+                    }));
+                }
+                Reading::Busy(mut reading) => {
+                    let Poll::Ready(read) = Pin::new(&mut reading).poll(cx) else {
+                        self.state = Reading::Busy(reading);
+                        return Poll::Pending;
+                    };
+                    let Ok((stream, chunk)) = read else {
+                        return self.end(Some(Error::Stopped.into()));
+                    };
+                    match chunk {
+                        Err(error) => {
+                            let status = self.shared.failed(&error);
+                            return self.end(Some(status));
+                        }
+                        Ok(None) => return self.end(None),
+                        Ok(Some(chunk)) => {
+                            self.state = Reading::Idle(stream);
+                            let chunk = self.encode(chunk);
+                            return Poll::Ready(Some(Ok(chunk)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Chunks {
+    fn encode(&self, chunk: Chunk) -> Bytes {
+        let mut reply = chunk.reply;
+        reply.header = chunk.last.map(|revision| self.shared.header(revision));
+        let mut out = BytesMut::new();
+        push_frame(&StreamResponse(reply), &mut out);
+        self.shared.metrics.sent(Method::RangeStream, 1, out.len());
+        out.freeze()
+    }
+}
+
+/// `etcdserverpb.RangeStreamResponse`: the answer in field 1.
+struct StreamResponse(etched_proto::raw::RangeReply);
+
+impl Wire for StreamResponse {
+    fn wire_len(&self) -> usize {
+        let body = self.0.wire_len();
+        key_len(1) + encoded_len_varint(body as u64) + body
+    }
+
+    fn write(&self, out: &mut BytesMut) {
+        encode_key(1, WireType::LengthDelimited, out);
+        encode_varint(self.0.wire_len() as u64, out);
+        self.0.write(out);
+    }
+}
+
+/// The status of a refusal by the form checks.
+fn status(error: etched_mvcc::Error) -> Status {
+    Error::from_mvcc(&error).map_or_else(|| Status::unknown(error.to_string()), Status::from)
+}
+
+/// An answer of another kind than its request: apply is broken.
+pub(super) fn mismatch() -> Result<Framed, Status> {
+    debug_assert!(false, "apply answered another request");
+    Ok(frame(&pb::EmptyResponse {}))
+}

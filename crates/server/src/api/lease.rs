@@ -1,0 +1,176 @@
+//! `etcdserverpb.Lease`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use etched_lease::RenewError;
+use etched_proto::etcdserverpb as pb;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use prost::Message;
+use tokio::sync::mpsc;
+use tonic::{Code, Status};
+
+use super::{Call, decode, reply};
+use crate::error::Error;
+use crate::grpc::{self, Body, Framed, Method, Source, push_frame};
+use crate::quota;
+use crate::request::Field;
+use crate::shared::{Answer, Shared};
+
+/// Answers of one keepalive stream that may wait for the wire.
+const KEEP_ALIVE_QUEUE: usize = 16;
+
+pub(super) async fn grant(
+    shared: Arc<Shared>,
+    mut request: pb::LeaseGrantRequest,
+    mut body: Bytes,
+) -> Result<Framed, Status> {
+    shared.admit(quota::LEASE_COST)?;
+    if request.id == etched_lease::NO_LEASE {
+        request.id = shared.ids.next_lease();
+        body = request.encode_to_vec().into();
+    }
+    let outcome = shared.propose(Field::LeaseGrant, &body).await?;
+    let Answer::LeaseGranted { id, ttl } = shared.answer(outcome.result)? else {
+        return super::kv::mismatch();
+    };
+    let header = Some(shared.header(outcome.revision));
+    reply(&pb::LeaseGrantResponse { header, id, ttl, error: String::new() })
+}
+
+pub(super) async fn revoke(
+    shared: Arc<Shared>,
+    _: pb::LeaseRevokeRequest,
+    body: Bytes,
+) -> Result<Framed, Status> {
+    let outcome = shared.propose(Field::LeaseRevoke, &body).await?;
+    shared.answer(outcome.result)?;
+    reply(&pb::LeaseRevokeResponse { header: Some(shared.header(outcome.revision)) })
+}
+
+pub(super) async fn time_to_live(
+    shared: Arc<Shared>,
+    request: pb::LeaseTimeToLiveRequest,
+    _: Bytes,
+) -> Result<Framed, Status> {
+    shared.read_index().await?;
+    let found = shared.lessor.lock().time_to_live(request.id, shared.now(), request.keys);
+    let header = Some(shared.header(shared.reader.current_revision()));
+    let mut response =
+        pb::LeaseTimeToLiveResponse { header, id: request.id, ttl: -1, ..Default::default() };
+    if let Some(lease) = found {
+        response.ttl = lease.remaining.ok_or(Error::NoLeader)?;
+        response.granted_ttl = lease.granted;
+        response.keys = lease.keys;
+    }
+    reply(&response)
+}
+
+pub(super) async fn leases(
+    shared: Arc<Shared>,
+    _: pb::LeaseLeasesRequest,
+    _: Bytes,
+) -> Result<Framed, Status> {
+    let ids = shared.lessor.lock().leases();
+    let leases = ids.into_iter().map(|id| pb::LeaseStatus { id }).collect();
+    let header = Some(shared.header(shared.reader.current_revision()));
+    reply(&pb::LeaseLeasesResponse { header, leases })
+}
+
+/// Renews leases as the client asks for it, one answer for each request, in their order.
+pub(super) fn keep_alive(call: Call, request: Request<Incoming>) -> Response<Body> {
+    let (answers, receiver) = mpsc::channel(KEEP_ALIVE_QUEUE);
+    let shared = Arc::clone(&call.shared);
+    tokio::task::spawn_local(async move {
+        if let Err(status) = answer_renewals(call, request, &answers).await {
+            // The stream may be gone: then nobody needs the status.
+            let _ = answers.send(Err(status)).await;
+        }
+    });
+    grpc::stream(Renewals { shared, receiver, ended: false })
+}
+
+async fn answer_renewals(
+    call: Call,
+    request: Request<Incoming>,
+    answers: &mpsc::Sender<Result<pb::LeaseKeepAliveResponse, Status>>,
+) -> Result<(), Status> {
+    let mut reader = call.reader(request);
+    while let Some(body) = reader.next().await? {
+        call.shared.metrics.received(Method::LeaseKeepAlive, body.len());
+        let request: pb::LeaseKeepAliveRequest = decode(body)?;
+        let header = call.shared.header(call.shared.reader.current_revision());
+        let ttl = renew(&call.shared, request.id).await?;
+        let response = pb::LeaseKeepAliveResponse { header: Some(header), id: request.id, ttl };
+        if answers.send(Ok(response)).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The lease's time from now on; 0 when there is no such lease.
+async fn renew(shared: &Shared, id: i64) -> Result<i64, Status> {
+    loop {
+        let revoked = shared.revoked.notified();
+        let renewed = shared.lessor.lock().renew(id, shared.now());
+        match renewed {
+            Ok(renewed) => {
+                shared.metrics.lease_renewed.inc();
+                return Ok(renewed.ttl);
+            }
+            Err(RenewError::LeaseNotFound) => return Ok(0),
+            Err(RenewError::NotPrimary) => return Err(Error::NoLeader.into()),
+            // Its end is proposed, not yet applied: only then is the answer certain.
+            Err(RenewError::Expired) => revoked.await,
+        }
+    }
+}
+
+struct Renewals {
+    shared: Arc<Shared>,
+    receiver: mpsc::Receiver<Result<pb::LeaseKeepAliveResponse, Status>>,
+    ended: bool,
+}
+
+impl Renewals {
+    fn end(&mut self, code: Code) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.shared.metrics.handled(Method::LeaseKeepAlive, code);
+        }
+    }
+}
+
+impl Source for Renewals {
+    fn poll_chunk(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Status>>> {
+        let Poll::Ready(next) = self.receiver.poll_recv(cx) else { return Poll::Pending };
+        match next {
+            None => {
+                self.end(Code::Ok);
+                Poll::Ready(None)
+            }
+            Some(Err(status)) => {
+                self.end(status.code());
+                Poll::Ready(Some(Err(status)))
+            }
+            Some(Ok(response)) => {
+                let mut out = BytesMut::new();
+                push_frame(&response, &mut out);
+                self.shared.metrics.sent(Method::LeaseKeepAlive, 1, out.len());
+                Poll::Ready(Some(Ok(out.freeze())))
+            }
+        }
+    }
+}
+
+impl Drop for Renewals {
+    fn drop(&mut self) {
+        self.end(Code::Cancelled);
+    }
+}

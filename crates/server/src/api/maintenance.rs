@@ -1,0 +1,133 @@
+//! `etcdserverpb.Maintenance`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use etched_proto::etcdserverpb as pb;
+use pb::alarm_request::AlarmAction;
+use tonic::Status;
+
+use super::reply;
+use crate::error::Error;
+use crate::grpc::Framed;
+use crate::request::Field;
+use crate::shared::{Answer, Shared};
+
+pub(super) async fn alarm(
+    shared: Arc<Shared>,
+    request: pb::AlarmRequest,
+    body: Bytes,
+) -> Result<Framed, Status> {
+    // etcd proposes an unknown action and then crashes while it applies it.
+    AlarmAction::try_from(request.action).map_err(|_| Error::UnknownMethod)?;
+    let outcome = shared.propose(Field::Alarm, &body).await?;
+    let Answer::Alarms(alarms) = shared.answer(outcome.result)? else {
+        return super::kv::mismatch();
+    };
+    reply(&pb::AlarmResponse { header: Some(shared.header(outcome.revision)), alarms })
+}
+
+pub(super) async fn status(
+    shared: Arc<Shared>,
+    _: pb::StatusRequest,
+    _: Bytes,
+) -> Result<Framed, Status> {
+    use std::sync::atomic::Ordering::Acquire;
+    let sizes = shared.storage.sizes().unwrap_or_default();
+    let (progress, cluster) = (&shared.progress, shared.cluster.read().clone());
+    let mut errors = Vec::new();
+    if shared.leader() == 0 {
+        errors.push(Error::NoLeader.status().1.to_owned());
+    }
+    for (member_id, kind) in &cluster.alarms {
+        let kind = pb::AlarmType::try_from(*kind).map_or("UNKNOWN", |kind| kind.as_str_name());
+        errors.push(format!("memberID:{member_id} alarm:{kind}"));
+    }
+    reply(&pb::StatusResponse {
+        header: Some(shared.header(shared.reader.current_revision())),
+        version: crate::ETCD_VERSION.to_owned(),
+        db_size: sizes.file_bytes as i64,
+        leader: shared.leader(),
+        raft_index: progress.commit.load(Acquire),
+        raft_term: progress.term.load(Acquire),
+        raft_applied_index: progress.applied.load(Acquire),
+        errors,
+        db_size_in_use: sizes.live_bytes as i64,
+        is_learner: shared.is_learner(),
+        storage_version: shared.storage_version(),
+        db_size_quota: shared.config.quota_bytes.map_or(-1, |quota| quota as i64),
+        downgrade_info: Some(pb::DowngradeInfo {
+            enabled: cluster.downgrade.is_some(),
+            target_version: cluster.downgrade.unwrap_or_default(),
+        }),
+    })
+}
+
+pub(super) async fn defragment(
+    shared: Arc<Shared>,
+    _: pb::DefragmentRequest,
+    _: Bytes,
+) -> Result<Framed, Status> {
+    let work = move || {
+        let started = Instant::now();
+        tracing::info!("starting to defragment");
+        shared.metrics.defrag_inflight.set(1.0);
+        let result = shared.storage.defragment();
+        shared.metrics.defrag_inflight.set(0.0);
+        shared.metrics.defrag.observe(started.elapsed().as_secs_f64());
+        result.map_err(|error| Status::unknown(error.to_string()))?;
+        tracing::info!(took = ?started.elapsed(), "finished defragmenting directory");
+        reply(&pb::DefragmentResponse::default())
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)?
+}
+
+pub(super) async fn hash(
+    shared: Arc<Shared>,
+    _: pb::HashRequest,
+    _: Bytes,
+) -> Result<Framed, Status> {
+    let work = move || {
+        let started = Instant::now();
+        let (hash, revision) = crate::hash::whole_store(&shared)?;
+        shared.metrics.hash.observe(started.elapsed().as_secs_f64());
+        reply(&pb::HashResponse { header: Some(shared.header(revision)), hash })
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)?
+}
+
+pub(super) async fn hash_kv(
+    shared: Arc<Shared>,
+    request: pb::HashKvRequest,
+    _: Bytes,
+) -> Result<Framed, Status> {
+    let work = move || {
+        let started = Instant::now();
+        let (hash, revision) =
+            shared.reader.hash_kv(request.revision).map_err(|error| shared.failed(&error))?;
+        shared.metrics.hash_rev.observe(started.elapsed().as_secs_f64());
+        reply(&pb::HashKvResponse {
+            header: Some(shared.header(revision)),
+            hash: hash.hash,
+            compact_revision: hash.compact_revision,
+            hash_revision: hash.revision,
+        })
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)?
+}
+
+pub(super) async fn move_leader(
+    shared: Arc<Shared>,
+    request: pb::MoveLeaderRequest,
+    _: Bytes,
+) -> Result<Framed, Status> {
+    if !shared.is_leader() {
+        return Err(Error::NotLeader.into());
+    }
+    // There is no other member yet that could take over.
+    if request.target_id != shared.member_id {
+        return Err(Error::BadLeaderTransferee.into());
+    }
+    reply(&pb::MoveLeaderResponse::default())
+}

@@ -1,0 +1,279 @@
+//! From a data directory to a running member: first start, restart, replay.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use etched_consensus::{ConfChange, ConfChangeKind, Config as RaftConfig, Node, Start};
+use etched_lease::Lessor;
+use etched_mvcc::watch::{CatchUp, Hub};
+use etched_mvcc::{CompactState, Store};
+use etched_proto::etcdserverpb::Metadata;
+use etched_proto::raftpb::ConfState;
+use etched_storage::{Applied, Boot, Storage, Table};
+use etched_wal::disk::Disk;
+use etched_wal::{Contents, Entry, EntryKind, HardState, SnapshotMark, Wal};
+use parking_lot::{Mutex, RwLock};
+use prost::Message;
+
+use crate::StartError;
+use crate::apply::Applier;
+use crate::cluster::{Cluster, Member};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::flush::Flusher;
+use crate::id::{self, IdGenerator};
+use crate::inbox::Inbox;
+use crate::lane::Lane;
+use crate::metrics::Metrics;
+use crate::shared::{Progress, Shared};
+
+/// Name of the store's file, beside where etcd keeps its `db`.
+const STORE_FILE: &str = "etched.redb";
+
+/// A member that is about to run: its parts, each for a thread of its own.
+pub(crate) struct Booted<D: Disk> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) engine: Engine<D>,
+    /// None once its thread runs.
+    pub(crate) flusher: Option<Flusher>,
+    pub(crate) catch_up: CatchUp,
+}
+
+/// Where things lie below the data directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Paths {
+    pub(crate) member: PathBuf,
+    pub(crate) wal: PathBuf,
+    pub(crate) store: PathBuf,
+}
+
+impl Paths {
+    pub(crate) fn of(config: &Config) -> Self {
+        let member = config.data_dir.join("member");
+        let wal = config.wal_dir.clone().unwrap_or_else(|| member.join("wal"));
+        let store = member.join("snap").join(STORE_FILE);
+        Self { member, wal, store }
+    }
+}
+
+/// Opens or makes the data directory's contents and puts the member together.
+///
+/// # Errors
+/// [`StartError`]: one line that says what stands in the way.
+pub(crate) fn boot<D: Disk>(
+    config: Config,
+    disk: D,
+    storage: (Storage, Boot),
+    lanes: usize,
+) -> Result<Booted<D>, StartError> {
+    let paths = Paths::of(&config);
+    let (storage, found) = storage;
+    let log = open_log(&config, disk, &paths, &found)?;
+    let storage = Arc::new(storage);
+    let rows = |table| storage.rows(table);
+    let cluster = Cluster::restore(rows)?;
+    let mut lessor = restore_lessor(&config, &storage)?;
+    let compact = compact_state(&storage)?;
+    let unswept = compact.scheduled.filter(|floor| Some(*floor) != compact.finished);
+    let (store, attachments) = Store::open(storage.clone(), compact)?;
+    for attachment in attachments {
+        // A record may name a lease that is gone: then it hangs on none.
+        let _ = lessor.attach(&attachment.key, attachment.lease);
+    }
+    let reader = store.reader();
+    let (hub, catch_up) = Hub::new(reader.current_revision(), reader.compact_revision());
+    let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let shared = Arc::new(Shared {
+        member_id: log.member_id,
+        cluster_id: log.cluster_id,
+        reader,
+        hub: Arc::new(hub),
+        lessor: Mutex::new(lessor),
+        cluster: RwLock::new(cluster),
+        storage,
+        flush: crate::flush::FlushQueue::new(config.commit_bytes),
+        inbox: Inbox::new(),
+        lanes: (0..lanes).map(|_| Arc::new(Lane::new())).collect(),
+        progress: Progress::default(),
+        metrics: Metrics::new(log.member_id, crate::ETCD_VERSION),
+        ids: IdGenerator::new(log.member_id, millis as u64),
+        revoked: tokio::sync::Notify::new(),
+        started: Instant::now(),
+        config,
+    });
+    let raft_config = RaftConfig {
+        id: shared.member_id,
+        election_ticks: shared.config.election_ticks() as usize,
+        pre_vote: shared.config.pre_vote,
+    };
+    let conf_state = log.start.conf_state.clone();
+    let node = Node::new(&raft_config, log.wal, log.start)?;
+    let applier = Applier::new(store, Arc::clone(&shared), unswept);
+    let engine = Engine::new(node, applier, Arc::clone(&shared), found.applied);
+    let flusher = Flusher::new(Arc::clone(&shared), found.applied, Some(conf_state));
+    Ok(Booted { shared, engine, flusher: Some(flusher), catch_up })
+}
+
+struct OpenLog<D: Disk> {
+    wal: Wal<D>,
+    start: Start,
+    member_id: u64,
+    cluster_id: u64,
+}
+
+fn open_log<D: Disk>(
+    config: &Config,
+    disk: D,
+    paths: &Paths,
+    found: &Boot,
+) -> Result<OpenLog<D>, StartError> {
+    if etched_wal::exists(&disk, &paths.wal)? {
+        return reopen_log(config, disk, &paths.wal, found);
+    }
+    if !found.created && found.applied != Applied::default() {
+        return Err(StartError::LogMissing { dir: paths.wal.clone() });
+    }
+    bootstrap_log(config, disk, &paths.wal)
+}
+
+/// First start: the log begins with the entry that makes this server the only member.
+fn bootstrap_log<D: Disk>(config: &Config, disk: D, dir: &Path) -> Result<OpenLog<D>, StartError> {
+    let member_id = id::member_id(&config.advertise_peer_urls, &config.initial_cluster_token);
+    let cluster_id = id::cluster_id(&[member_id]);
+    tracing::info!(
+        name = config.name,
+        "data-dir" = %config.data_dir.display(),
+        "local-member-id" = %format!("{member_id:x}"),
+        "cluster-id" = %format!("{cluster_id:x}"),
+        "starting local member"
+    );
+    let metadata = Metadata { node_id: Some(member_id), cluster_id: Some(cluster_id) };
+    let mut wal = Wal::create(disk, dir, &metadata.encode_to_vec(), &wal_options(config))?;
+    let member = Member {
+        id: member_id,
+        name: config.name.clone(),
+        peer_urls: config.advertise_peer_urls.clone(),
+        ..Member::default()
+    };
+    let change = ConfChange {
+        id: 0,
+        kind: ConfChangeKind::AddNode,
+        node_id: member_id,
+        context: member.json(),
+    };
+    let entry = Entry { term: 1, index: 1, kind: EntryKind::ConfChange, data: change.encode() };
+    let hard_state = HardState { term: 1, vote: 0, commit: 1 };
+    wal.save(Some(&hard_state), std::slice::from_ref(&entry), true)?;
+    let start = Start {
+        hard_state,
+        mark: (0, 0),
+        entries: vec![entry],
+        conf_state: ConfState { voters: vec![member_id], ..ConfState::default() },
+        applied: 0,
+    };
+    Ok(OpenLog { wal, start, member_id, cluster_id })
+}
+
+/// Restart: the log from the newest mark that the store's checkpoint covers.
+fn reopen_log<D: Disk>(
+    config: &Config,
+    disk: D,
+    dir: &Path,
+    found: &Boot,
+) -> Result<OpenLog<D>, StartError> {
+    let marks = etched_wal::valid_snapshots(&disk, dir)?;
+    let mark = marks
+        .into_iter()
+        .filter(|mark| mark.index <= found.applied.index)
+        .max_by_key(|mark| mark.index)
+        .ok_or_else(|| StartError::StoreBehindLog {
+            dir: dir.to_path_buf(),
+            applied: found.applied.index,
+        })?;
+    let (wal, contents) = open_wal(config, disk, dir, &mark)?;
+    let metadata = Metadata::decode(contents.metadata.clone())
+        .map_err(|error| StartError::BadMetadata { dir: dir.to_path_buf(), reason: error })?;
+    let (member_id, cluster_id) =
+        (metadata.node_id.unwrap_or_default(), metadata.cluster_id.unwrap_or_default());
+    tracing::info!(
+        "cluster-id" = %format!("{cluster_id:x}"),
+        "local-member-id" = %format!("{member_id:x}"),
+        "commit-index" = contents.hard_state.commit,
+        "restarting local member"
+    );
+    let conf_state = match &found.conf_state {
+        Some(conf_state) => conf_state.clone(),
+        // Nothing is in the store yet: the member is the one of the log's first entry.
+        None => ConfState { voters: vec![member_id], ..ConfState::default() },
+    };
+    let start = Start {
+        hard_state: contents.hard_state,
+        mark: (mark.index, mark.term),
+        entries: contents.entries,
+        conf_state,
+        applied: found.applied.index,
+    };
+    Ok(OpenLog { wal, start, member_id, cluster_id })
+}
+
+/// Another server may hold the log: that is said at once, and then waited for, as etcd does.
+fn open_wal<D: Disk>(
+    config: &Config,
+    disk: D,
+    dir: &Path,
+    mark: &SnapshotMark,
+) -> Result<(Wal<D>, Contents), StartError> {
+    let options = wal_options(config);
+    let opened = match Wal::open(disk.clone(), dir, mark, &options) {
+        Err(etched_wal::Error::Locked { path }) => {
+            tracing::warn!(
+                path = %path.display(),
+                "the data directory is in use by another server; waiting for it to end"
+            );
+            Wal::open(disk, dir, mark, &etched_wal::Options { wait_for_lock: true, ..options })
+        }
+        other => other,
+    };
+    let (wal, contents) = opened?;
+    if let Some(repair) = &contents.repair {
+        tracing::warn!(
+            path = %repair.path.display(),
+            "kept-as" = %repair.broken.display(),
+            offset = repair.offset,
+            "the last write to the log was cut short by a crash; repaired"
+        );
+    }
+    Ok((wal, contents))
+}
+
+fn wal_options(config: &Config) -> etched_wal::Options {
+    etched_wal::Options { sync: !config.unsafe_no_fsync, ..etched_wal::Options::default() }
+}
+
+fn restore_lessor(config: &Config, storage: &Storage) -> Result<Lessor, StartError> {
+    let options = etched_lease::Options {
+        min_ttl: etched_lease::min_ttl(config.heartbeat_interval, config.election_timeout),
+        checkpoints: false,
+    };
+    Ok(Lessor::restore(options, storage.rows(Table::Lease)?)?)
+}
+
+fn compact_state(storage: &Storage) -> Result<CompactState, StartError> {
+    let mut state = CompactState::default();
+    for (key, value) in storage.rows(Table::Meta)? {
+        let revision = || revision_of(&key, &value);
+        match key.as_ref() {
+            b"scheduledCompactRev" => state.scheduled = Some(revision()?),
+            b"finishedCompactRev" => state.finished = Some(revision()?),
+            _ => {}
+        }
+    }
+    Ok(state)
+}
+
+fn revision_of(key: &Bytes, value: &Bytes) -> Result<i64, StartError> {
+    let main = value.get(..8).and_then(|bytes| bytes.try_into().ok()).map(i64::from_be_bytes);
+    main.ok_or_else(|| StartError::BadMetaRow { key: String::from_utf8_lossy(key).into_owned() })
+}

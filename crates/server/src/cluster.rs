@@ -1,0 +1,258 @@
+//! Members, versions and alarms: the replicated state beside the keys.
+//!
+//! Each change gives the rows to write, in the form etcd keeps in its buckets of the same names.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use etched_proto::etcdserverpb as pb;
+use etched_storage::Table;
+use prost::Message;
+use serde::{Deserialize, Serialize};
+
+/// A row to write or, with None, to delete.
+pub(crate) type Row = (Table, Bytes, Option<Bytes>);
+
+/// A member as etcd writes it in JSON.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    pub(crate) id: u64,
+    #[serde(rename = "peerURLs", default, deserialize_with = "nullable")]
+    pub(crate) peer_urls: Vec<String>,
+    #[serde(rename = "isLearner", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_learner: bool,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) name: String,
+    #[serde(
+        rename = "clientURLs",
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "nullable"
+    )]
+    pub(crate) client_urls: Vec<String>,
+}
+
+fn nullable<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(input)?.unwrap_or_default())
+}
+
+impl Member {
+    pub(crate) fn to_proto(&self) -> pb::Member {
+        pb::Member {
+            id: self.id,
+            name: self.name.clone(),
+            peer_ur_ls: self.peer_urls.clone(),
+            client_ur_ls: self.client_urls.clone(),
+            is_learner: self.is_learner,
+        }
+    }
+
+    pub(crate) fn json(&self) -> Bytes {
+        serde_json::to_vec(self).expect("strings and numbers always serialize").into()
+    }
+
+    fn row(&self) -> Row {
+        (Table::Members, hex_key(self.id), Some(self.json()))
+    }
+}
+
+fn hex_key(id: u64) -> Bytes {
+    format!("{id:x}").into()
+}
+
+/// etcd's row of a downgrade.
+#[derive(Serialize, Deserialize)]
+struct DowngradeRow {
+    #[serde(rename = "target-version", default)]
+    target_version: String,
+    #[serde(default)]
+    enabled: bool,
+}
+
+/// The replicated state beside the keys.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Cluster {
+    /// By id.
+    pub(crate) members: BTreeMap<u64, Member>,
+    /// Ids that may never come back.
+    pub(crate) removed: BTreeSet<u64>,
+    /// Lowest version of all members, `major.minor.0`; empty until the leader has set it.
+    pub(crate) version: String,
+    /// A downgrade that was asked for: its target.
+    pub(crate) downgrade: Option<String>,
+    /// Active alarms: member id and kind.
+    pub(crate) alarms: BTreeSet<(u64, i32)>,
+}
+
+/// Why the rows of a store make no cluster.
+#[derive(Debug, thiserror::Error)]
+#[error("table {table:?} holds a row that does not read: {reason}")]
+pub(crate) struct BadRow {
+    table: Table,
+    reason: String,
+}
+
+impl Cluster {
+    /// Reads the state back.
+    pub(crate) fn restore(
+        rows: impl Fn(Table) -> Result<Vec<(Bytes, Bytes)>, etched_storage::Error>,
+    ) -> Result<Self, crate::StartError> {
+        let mut cluster = Self::default();
+        for (_, value) in rows(Table::Members)? {
+            let member: Member =
+                serde_json::from_slice(&value).map_err(|error| bad_row(Table::Members, error))?;
+            cluster.members.insert(member.id, member);
+        }
+        for (key, _) in rows(Table::MembersRemoved)? {
+            let text = String::from_utf8_lossy(&key).into_owned();
+            let id = u64::from_str_radix(&text, 16)
+                .map_err(|error| bad_row(Table::MembersRemoved, error))?;
+            cluster.removed.insert(id);
+        }
+        for (key, value) in rows(Table::Cluster)? {
+            if key == "clusterVersion" {
+                cluster.version = String::from_utf8_lossy(&value).into_owned();
+            } else if key == "downgrade" {
+                let row: DowngradeRow = serde_json::from_slice(&value)
+                    .map_err(|error| bad_row(Table::Cluster, error))?;
+                cluster.downgrade = row.enabled.then_some(row.target_version);
+            }
+        }
+        for (key, _) in rows(Table::Alarm)? {
+            let alarm =
+                pb::AlarmMember::decode(key).map_err(|error| bad_row(Table::Alarm, error))?;
+            cluster.alarms.insert((alarm.member_id, alarm.alarm));
+        }
+        Ok(cluster)
+    }
+
+    pub(crate) fn add(&mut self, member: Member) -> Vec<Row> {
+        let row = member.row();
+        self.members.insert(member.id, member);
+        vec![row]
+    }
+
+    pub(crate) fn update_peer_urls(&mut self, id: u64, peer_urls: Vec<String>) -> Vec<Row> {
+        let Some(member) = self.members.get_mut(&id) else { return Vec::new() };
+        member.peer_urls = peer_urls;
+        vec![member.row()]
+    }
+
+    pub(crate) fn remove(&mut self, id: u64) -> Vec<Row> {
+        self.members.remove(&id);
+        self.removed.insert(id);
+        vec![
+            (Table::Members, hex_key(id), None),
+            (Table::MembersRemoved, hex_key(id), Some(Bytes::from_static(b"removed"))),
+        ]
+    }
+
+    /// A member said its name and client URLs; one that was removed meanwhile is left alone.
+    pub(crate) fn set_attributes(
+        &mut self,
+        id: u64,
+        name: String,
+        client_urls: Vec<String>,
+    ) -> Vec<Row> {
+        let Some(member) = self.members.get_mut(&id) else { return Vec::new() };
+        member.name = name;
+        member.client_urls = client_urls;
+        vec![member.row()]
+    }
+
+    pub(crate) fn set_version(&mut self, version: String) -> Vec<Row> {
+        self.version.clone_from(&version);
+        vec![(Table::Cluster, Bytes::from_static(b"clusterVersion"), Some(version.into()))]
+    }
+
+    /// Whether the cluster's version is set and at least this.
+    pub(crate) fn version_at_least(&self, major: u64, minor: u64) -> bool {
+        let mut parts = self.version.split('.').map(|part| part.parse().unwrap_or(0));
+        (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (major, minor)
+    }
+
+    pub(crate) fn set_downgrade(&mut self, enabled: bool, target_version: String) -> Vec<Row> {
+        let row = DowngradeRow { target_version, enabled };
+        let value = serde_json::to_vec(&row).expect("strings and booleans always serialize");
+        self.downgrade = enabled.then_some(row.target_version);
+        vec![(Table::Cluster, Bytes::from_static(b"downgrade"), Some(value.into()))]
+    }
+
+    /// A learner becomes a voter.
+    pub(crate) fn promote(&mut self, id: u64) -> Vec<Row> {
+        let Some(member) = self.members.get_mut(&id) else { return Vec::new() };
+        member.is_learner = false;
+        vec![member.row()]
+    }
+
+    /// Raises an alarm; no row when it is raised already.
+    pub(crate) fn activate(&mut self, member_id: u64, alarm: i32) -> Vec<Row> {
+        if !self.alarms.insert((member_id, alarm)) {
+            return Vec::new();
+        }
+        vec![(Table::Alarm, alarm_key(member_id, alarm), Some(Bytes::new()))]
+    }
+
+    /// Clears an alarm; None when it was not raised.
+    pub(crate) fn deactivate(&mut self, member_id: u64, alarm: i32) -> Option<Vec<Row>> {
+        self.alarms
+            .remove(&(member_id, alarm))
+            .then(|| vec![(Table::Alarm, alarm_key(member_id, alarm), None)])
+    }
+
+    /// Active alarms of one kind, or all with kind 0.
+    pub(crate) fn alarms_of(&self, kind: i32) -> Vec<pb::AlarmMember> {
+        self.alarms
+            .iter()
+            .filter(|(_, alarm)| kind == 0 || *alarm == kind)
+            .map(|&(member_id, alarm)| pb::AlarmMember { member_id, alarm })
+            .collect()
+    }
+
+    pub(crate) fn has_alarm(&self, kind: pb::AlarmType) -> bool {
+        self.alarms.iter().any(|(_, alarm)| *alarm == kind as i32)
+    }
+}
+
+fn alarm_key(member_id: u64, alarm: i32) -> Bytes {
+    let mut key = BytesMut::new();
+    key.put_slice(&pb::AlarmMember { member_id, alarm }.encode_to_vec());
+    key.freeze()
+}
+
+fn bad_row(table: Table, reason: impl ToString) -> crate::StartError {
+    BadRow { table, reason: reason.to_string() }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_reads_and_writes_as_etcds_json() {
+        let member = Member {
+            id: 10276657743932975437,
+            peer_urls: vec!["http://localhost:2380".to_owned()],
+            name: "default".to_owned(),
+            ..Member::default()
+        };
+        let json =
+            r#"{"id":10276657743932975437,"peerURLs":["http://localhost:2380"],"name":"default"}"#;
+        assert_eq!(member.json(), json);
+        assert_eq!(serde_json::from_str::<Member>(json).expect("JSON"), member);
+        let joining = r#"{"id":5,"peerURLs":null,"isLearner":true,"isPromote":false}"#;
+        let joining: Member = serde_json::from_str(joining).expect("JSON");
+        assert!(joining.is_learner && joining.peer_urls.is_empty());
+    }
+
+    #[test]
+    fn an_alarm_is_raised_and_cleared_once() {
+        let mut cluster = Cluster::default();
+        assert_eq!(cluster.activate(1, 1).len(), 1);
+        assert!(cluster.activate(1, 1).is_empty());
+        assert_eq!(cluster.alarms_of(0), [pb::AlarmMember { member_id: 1, alarm: 1 }]);
+        assert!(cluster.alarms_of(2).is_empty());
+        assert!(cluster.deactivate(1, 1).is_some());
+        assert!(cluster.deactivate(1, 1).is_none());
+    }
+}

@@ -1,0 +1,157 @@
+//! What an embedder tells the server. The command line fills it from etcd's flags.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One address to serve on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// `host:port` of an `http://` URL.
+    Tcp(String),
+    /// Path of a `unix://` URL.
+    Unix(PathBuf),
+}
+
+/// How much history stays when nobody compacts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AutoCompaction {
+    /// All of it.
+    #[default]
+    Off,
+    /// So much time of it.
+    Periodic(Duration),
+    /// So many revisions of it.
+    Revision(i64),
+}
+
+/// Everything [`crate::run`] needs; [`Config::default`] is etcd's default, served on loopback only.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name of this member.
+    pub name: String,
+    /// Folder of all persistent state; made when missing.
+    pub data_dir: PathBuf,
+    /// Folder of the write-ahead log; None is `<data_dir>/member/wal`.
+    pub wal_dir: Option<PathBuf>,
+    /// Addresses for clients: gRPC, and HTTP unless `client_http` has one.
+    pub client: Vec<Listen>,
+    /// Addresses for HTTP only.
+    pub client_http: Vec<Listen>,
+    /// Addresses that serve `/metrics`, `/health`, `/livez` and `/readyz` only.
+    pub metrics: Vec<Listen>,
+    /// Addresses for other members.
+    pub peer: Vec<Listen>,
+    /// Client URLs told to clients by MemberList.
+    pub advertise_client_urls: Vec<String>,
+    /// Peer URLs told to other members; with the token they make the member's id.
+    pub advertise_peer_urls: Vec<String>,
+    /// Salt of the ids, used at the first start only.
+    pub initial_cluster_token: String,
+    /// Time between two heartbeats, one raft tick.
+    pub heartbeat_interval: Duration,
+    /// Time without a leader before an election; at least five heartbeats.
+    pub election_timeout: Duration,
+    /// Pre-vote phase.
+    pub pre_vote: bool,
+    /// Largest proposal in bytes; a message may be 512 KiB larger.
+    pub max_request_bytes: usize,
+    /// Most operations in one part of a transaction.
+    pub max_txn_ops: usize,
+    /// HTTP/2 streams per connection.
+    pub max_concurrent_streams: u32,
+    /// Time after which an idle connection is pinged; None never.
+    pub keepalive_interval: Option<Duration>,
+    /// How long the answer to a ping may take.
+    pub keepalive_timeout: Duration,
+    /// Most bytes the store may take; None is no limit.
+    pub quota_bytes: Option<u64>,
+    /// Keys and revisions that one slice of a compaction looks at.
+    pub compaction_batch: usize,
+    /// Pause between those slices.
+    pub compaction_pause: Duration,
+    /// What is compacted away by itself.
+    pub auto_compaction: AutoCompaction,
+    /// How often idle watchers that asked for it hear of the current revision.
+    pub watch_progress_interval: Duration,
+    /// Applying an entry that takes longer is logged.
+    pub warning_apply: Duration,
+    /// A unary request that takes longer is logged.
+    pub warning_request: Duration,
+    /// Never wait for the disk. Loses data; for experiments only.
+    pub unsafe_no_fsync: bool,
+    /// Threads that serve connections; None is half of the cores.
+    pub network_threads: Option<usize>,
+    /// Bytes of the store that are cached in memory.
+    pub cache_bytes: usize,
+    /// Bytes of log after which the store's file is made durable and the log shortened.
+    pub checkpoint_log_bytes: u64,
+    /// Bytes of records that are moved to the store's file at once.
+    pub commit_bytes: usize,
+    /// `SO_REUSEPORT` on listeners.
+    pub reuse_port: bool,
+    /// Origins allowed by CORS; None is any.
+    pub cors: Option<Vec<String>>,
+    /// Host names accepted on plain HTTP; None is any.
+    pub host_whitelist: Option<Vec<String>>,
+    /// Answer a termination signal by ending with the same signal, as etcd does.
+    pub exit_by_signal: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: "default".to_owned(),
+            data_dir: PathBuf::from("default.etcd"),
+            wal_dir: None,
+            client: vec![Listen::Tcp("localhost:2379".to_owned())],
+            client_http: Vec::new(),
+            metrics: Vec::new(),
+            peer: vec![Listen::Tcp("localhost:2380".to_owned())],
+            advertise_client_urls: vec!["http://localhost:2379".to_owned()],
+            advertise_peer_urls: vec!["http://localhost:2380".to_owned()],
+            initial_cluster_token: "etcd-cluster".to_owned(),
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout: Duration::from_millis(1000),
+            pre_vote: true,
+            max_request_bytes: 1_572_864,
+            max_txn_ops: 128,
+            max_concurrent_streams: u32::MAX,
+            keepalive_interval: Some(Duration::from_secs(7200)),
+            keepalive_timeout: Duration::from_secs(20),
+            quota_bytes: Some(2 << 30),
+            compaction_batch: 1000,
+            compaction_pause: Duration::from_millis(10),
+            auto_compaction: AutoCompaction::Off,
+            watch_progress_interval: Duration::from_secs(600),
+            warning_apply: Duration::from_millis(100),
+            warning_request: Duration::from_millis(300),
+            unsafe_no_fsync: false,
+            network_threads: None,
+            cache_bytes: 32 << 20,
+            checkpoint_log_bytes: 64 << 20,
+            commit_bytes: 4 << 20,
+            reuse_port: false,
+            cors: None,
+            host_whitelist: None,
+            exit_by_signal: true,
+        }
+    }
+}
+
+impl Config {
+    /// How long a request may take: 5 s for the disk and the queue, and two elections.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5) + 2 * self.election_timeout
+    }
+
+    /// Largest gRPC message.
+    pub(crate) fn message_limit(&self) -> usize {
+        self.max_request_bytes + 512 * 1024
+    }
+
+    /// Election timeout in raft ticks.
+    pub(crate) fn election_ticks(&self) -> u64 {
+        let heartbeat = self.heartbeat_interval.as_millis().max(1);
+        (self.election_timeout.as_millis() / heartbeat) as u64
+    }
+}

@@ -1,0 +1,298 @@
+//! The whole member on a disk that loses every unsynced byte: log, flush, checkpoint, compaction.
+//!
+//! Each case runs writers until the planned crash, takes away what a power cut may take, starts again and
+//! compares with what was acknowledged. A failing case names its numbers; the same numbers crash at the same
+//! operation again.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use etched_proto::etcdserverpb as pb;
+use etched_proto::mvccpb::KeyValue;
+use etched_sim::{Loss, Rng, SimDisk, SimFile};
+use etched_storage::{Medium, Room, Storage};
+use etched_wal::disk::{Disk, DiskFile, Open};
+use prost::Message;
+use redb::StorageBackend;
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+use crate::boot::{Booted, boot};
+use crate::config::Config;
+use crate::request::Field;
+use crate::shared::{Answer, Event, Shared};
+
+const MAIN: &str = "/data/member/snap/store";
+const COPY: &str = "/data/member/snap/store.new";
+
+/// The store's file on the fake disk.
+#[derive(Debug)]
+struct SimMedium(SimDisk);
+
+#[derive(Debug)]
+struct SimBackend(SimFile);
+
+impl SimMedium {
+    fn open(&self, path: &str, mode: Open) -> io::Result<Box<dyn StorageBackend>> {
+        Ok(Box::new(SimBackend(self.0.open(Path::new(path), mode)?)))
+    }
+}
+
+impl Medium for SimMedium {
+    fn name(&self) -> String {
+        MAIN.to_owned()
+    }
+
+    fn open_main(&self) -> io::Result<Option<Box<dyn StorageBackend>>> {
+        match self.open(MAIN, Open::Write) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn create_copy(&self) -> io::Result<Box<dyn StorageBackend>> {
+        self.discard_copy()?;
+        self.open(COPY, Open::CreateNew)
+    }
+
+    fn discard_copy(&self) -> io::Result<()> {
+        match self.0.remove(Path::new(COPY)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn install_copy(&self) -> io::Result<()> {
+        self.0.rename(Path::new(COPY), Path::new(MAIN))?;
+        self.0.sync_dir(Path::new("/data/member/snap"))
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        Ok(Room { available: 1 << 40, taken: 0, total: 1 << 40 })
+    }
+}
+
+impl StorageBackend for SimBackend {
+    fn len(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.0.read_at(offset, out)? < out.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, data)
+    }
+}
+
+fn config() -> Config {
+    Config {
+        data_dir: "/data".into(),
+        checkpoint_log_bytes: 6_000,
+        commit_bytes: 1_500,
+        compaction_batch: 7,
+        compaction_pause: Duration::ZERO,
+        ..Config::default()
+    }
+}
+
+fn start(disk: &SimDisk) -> Result<Booted<SimDisk>, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    disk.create_dir(Path::new("/data/member/snap")).map_err(|error| text(&error))?;
+    let options = etched_storage::Options { cache_bytes: 1 << 20, ..Default::default() };
+    let storage = Storage::open_on(Arc::new(SimMedium(disk.clone())), options)
+        .map_err(|error| text(&error))?;
+    let mut booted = boot(config(), disk.clone(), storage, 1).map_err(|error| text(&error))?;
+    booted.engine.start().map_err(|error| text(&error))?;
+    Ok(booted)
+}
+
+/// What was acknowledged.
+#[derive(Debug, Default)]
+struct Acknowledged {
+    /// By revision: key and value.
+    puts: BTreeMap<i64, (String, String)>,
+    compacted: i64,
+}
+
+/// Serves until `work` ends or the disk crashes, then ends cleanly if the disk still works.
+fn with_member<T>(
+    booted: Booted<SimDisk>,
+    work: impl AsyncFnOnce(Arc<Shared>, watch::Receiver<bool>) -> T,
+) -> T {
+    let Booted { shared, engine, flusher, .. } = booted;
+    let (ended, end) = watch::channel(false);
+    let threads = [
+        std::thread::spawn({
+            let ended = ended.clone();
+            move || {
+                let _ = engine.run();
+                ended.send_replace(true);
+            }
+        }),
+        std::thread::spawn(move || {
+            let flusher = flusher.expect("nobody took it");
+            if flusher.run().is_err() {
+                ended.send_replace(true);
+            }
+        }),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime without network");
+    let local = LocalSet::new();
+    local.spawn_local(Arc::clone(&shared.lanes[0]).run());
+    let result = local.block_on(&runtime, work(Arc::clone(&shared), end));
+    shared.flush.stop();
+    let [engine, flusher] = threads;
+    flusher.join().expect("the flusher does not panic");
+    shared.inbox.push(Event::Stop);
+    engine.join().expect("the raft thread does not panic");
+    result
+}
+
+/// Puts and compacts until the disk crashes or enough is done.
+async fn write(
+    shared: Arc<Shared>,
+    mut end: watch::Receiver<bool>,
+    rng: &mut Rng,
+    done: &mut Acknowledged,
+) {
+    for number in 0..120 {
+        let revision = shared.reader.current_revision();
+        if number % 25 == 24 && revision > done.compacted + 10 {
+            let target = revision - 5;
+            let request = pb::CompactionRequest { revision: target, physical: number % 2 == 0 };
+            let compact = propose(&shared, Field::Compaction, &request);
+            let outcome = tokio::select! {
+                outcome = compact => outcome,
+                _ = end.wait_for(|ended| *ended) => return,
+            };
+            if outcome.is_some() {
+                done.compacted = target;
+            }
+            continue;
+        }
+        let key = format!("key{}", rng.below(20));
+        let value = format!("{number}-{}", "v".repeat(rng.below(200) as usize));
+        let put = pb::PutRequest {
+            key: key.clone().into(),
+            value: value.clone().into(),
+            ..Default::default()
+        };
+        let put = propose(&shared, Field::Put, &put);
+        let outcome = tokio::select! {
+            outcome = put => outcome,
+            _ = end.wait_for(|ended| *ended) => return,
+        };
+        let Some(revision) = outcome else { return };
+        done.puts.insert(revision, (key, value));
+    }
+}
+
+/// The revision of the answer, or none when the server ended first.
+async fn propose(shared: &Shared, field: Field, message: &impl Message) -> Option<i64> {
+    let outcome = shared.propose(field, &message.encode_to_vec()).await.ok()?;
+    let answer = outcome.result.expect("nothing in this workload is refused");
+    assert!(matches!(answer, Answer::Put(_) | Answer::Done));
+    Some(outcome.revision)
+}
+
+/// Everything acknowledged is there, under its revision, unless compacted.
+fn check(shared: &Shared, done: &Acknowledged, case: &str) {
+    let (floor, current) = (shared.reader.compact_revision(), shared.reader.current_revision());
+    assert!(floor >= done.compacted.min(1), "{case}: an acknowledged compaction is gone");
+    if let Some((last, _)) = done.puts.last_key_value() {
+        assert!(current >= *last, "{case}: revision {current} is below an acknowledged {last}");
+    }
+    for (revision, (key, value)) in &done.puts {
+        if *revision < floor {
+            continue;
+        }
+        let found = shared.reader.kv_at(key.as_bytes(), *revision).expect("a readable revision");
+        let found = found.expect("an acknowledged put is there");
+        let found = KeyValue::decode(found).expect("a KeyValue");
+        assert_eq!(found.value, value.as_bytes(), "{case}: {key} at {revision}");
+        assert_eq!(found.mod_revision, *revision, "{case}: {key}");
+    }
+}
+
+fn crash_case(seed: u64) {
+    let mut rng = Rng::new(seed);
+    let disk = SimDisk::new();
+    let mut done = Acknowledged::default();
+    for round in 0..4 {
+        let crash_at = rng.below(900);
+        let loss = match rng.below(3) {
+            0 => Loss::Process,
+            1 => Loss::Unsynced,
+            _ => Loss::Torn(rng.below(u64::MAX)),
+        };
+        let case = format!("seed {seed}, round {round}, crash after {crash_at}, {loss:?}");
+        disk.crash_after(crash_at);
+        if let Ok(booted) = start(&disk) {
+            check(&booted.shared, &done, &case);
+            with_member(booted, async |shared, end| write(shared, end, &mut rng, &mut done).await);
+        }
+        disk.restart(loss);
+        let booted = start(&disk).unwrap_or_else(|error| panic!("{case}: {error}"));
+        check(&booted.shared, &done, &case);
+        restart_cleanly(&disk, booted, &case);
+    }
+}
+
+/// A clean end and start give the same keys, revision and hash.
+fn restart_cleanly(disk: &SimDisk, booted: Booted<SimDisk>, case: &str) {
+    let state = |shared: &Shared| {
+        let (hash, revision) = shared.reader.hash_kv(0).expect("the current revision");
+        (hash.hash, revision, shared.reader.keys())
+    };
+    let before = with_member(booted, async |shared, _| state(&shared));
+    disk.restart(Loss::Unsynced);
+    let again = start(disk).unwrap_or_else(|error| panic!("{case}, clean restart: {error}"));
+    assert_eq!(state(&again.shared), before, "{case}: a clean restart changed the store");
+    with_member(again, async |_, _| ());
+    disk.restart(Loss::Process);
+}
+
+#[test]
+fn a_crash_at_any_step_loses_no_acknowledged_write() {
+    for seed in 0..60 {
+        crash_case(seed);
+    }
+}
+
+#[test]
+fn a_full_disk_under_the_log_ends_the_member_and_loses_nothing() {
+    let disk = SimDisk::new();
+    let booted = start(&disk).expect("a fresh member");
+    let mut done = Acknowledged::default();
+    let mut rng = Rng::new(1);
+    with_member(booted, async |shared, end| {
+        write(Arc::clone(&shared), end.clone(), &mut rng, &mut done).await;
+        disk.set_read_only(true);
+        write(shared, end, &mut rng, &mut done).await;
+    });
+    assert!(done.puts.len() > 50);
+    disk.set_read_only(false);
+    disk.restart(Loss::Unsynced);
+    let booted = start(&disk).expect("the disk works again");
+    check(&booted.shared, &done, "read-only disk");
+}

@@ -1,0 +1,325 @@
+//! The raft thread: takes all that waits, replicates it as one batch, applies it, answers.
+//!
+//! ```text
+//! Inbox ──take all──> propose ──> Node::advance (one write, one sync) ──> Applier ──> answers by lane
+//!                                                                            └──> FlushQueue
+//! ```
+//! [`Engine`] runs without threads: events and the present moment go in, answers come out by their lanes. The
+//! thread around it only waits.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use etched_consensus::{ConfChange, Entry, EntryKind, Node, Role, SoftState};
+use etched_proto::etcdserverpb as pb;
+use etched_proto::membershippb;
+use etched_storage::Applied;
+use etched_wal::disk::Disk;
+use rustc_hash::FxHashMap;
+use tokio::sync::oneshot;
+
+use crate::apply::{Applier, Applying, Fatal};
+use crate::request::{self, Field};
+use crate::shared::{Event, Outcome, Shared, Waiter};
+
+/// Bytes of records that only memory and the log may hold; above it new proposals wait for the flusher.
+const MEMORY_TABLE_BYTES_MAX: usize = 64 << 20;
+
+/// Pause of a compaction while a reader is below its floor.
+const BLOCKED_SWEEP_PAUSE: Duration = Duration::from_millis(50);
+
+/// One member's replication and state.
+pub(crate) struct Engine<D: Disk> {
+    node: Node<D>,
+    applier: Applier,
+    shared: Arc<Shared>,
+    waiters: FxHashMap<u64, Waiter>,
+    /// Proposals that wait for memory.
+    held: Vec<Bytes>,
+    answers: Vec<Vec<(oneshot::Sender<Outcome>, Outcome)>>,
+    applied: Applied,
+    next_tick: Instant,
+    next_expiry_pass: Instant,
+    next_sweep: Instant,
+    stopping: bool,
+}
+
+impl<D: Disk> Engine<D> {
+    /// An engine whose store stands at `applied`.
+    pub(crate) fn new(
+        node: Node<D>,
+        applier: Applier,
+        shared: Arc<Shared>,
+        applied: Applied,
+    ) -> Self {
+        let now = Instant::now();
+        let answers = shared.lanes.iter().map(|_| Vec::new()).collect();
+        Self {
+            node,
+            applier,
+            shared,
+            waiters: FxHashMap::default(),
+            held: Vec::new(),
+            answers,
+            applied,
+            next_tick: now,
+            next_expiry_pass: now,
+            next_sweep: now,
+            stopping: false,
+        }
+    }
+
+    /// Replays what the log has behind the store, becomes leader and publishes this member.
+    ///
+    /// # Errors
+    /// [`Fatal`]: the member cannot start.
+    pub(crate) fn start(&mut self) -> Result<(), Fatal> {
+        self.turn(Instant::now())?;
+        self.node.campaign()?;
+        self.turn(Instant::now())?;
+        let attributes = membershippb::ClusterMemberAttrSetRequest {
+            member_id: self.shared.member_id,
+            member_attributes: Some(membershippb::Attributes {
+                name: self.shared.config.name.clone(),
+                client_urls: self.shared.config.advertise_client_urls.clone(),
+            }),
+        };
+        self.propose_own(Field::ClusterMemberAttrSet, &attributes);
+        let version = crate::cluster_version();
+        if self.shared.cluster.read().version != version {
+            let request = membershippb::ClusterVersionSetRequest { ver: version };
+            self.propose_own(Field::ClusterVersionSet, &request);
+        }
+        self.turn(Instant::now())
+    }
+
+    fn propose_own(&mut self, field: Field, message: &impl prost::Message) {
+        self.held.push(request::encode_message(self.shared.ids.next(), field, message));
+    }
+
+    /// Serves until [`Event::Stop`].
+    ///
+    /// # Errors
+    /// [`Fatal`]: the process must stop.
+    pub(crate) fn run(mut self) -> Result<(), Fatal> {
+        let mut events = Vec::new();
+        while !self.stopping {
+            self.shared.inbox.take(&mut events, self.next_deadline());
+            for event in events.drain(..) {
+                self.on_event(event)?;
+            }
+            let now = Instant::now();
+            self.turn(now)?;
+            if self.applier.is_sweeping() && now >= self.next_sweep {
+                self.sweep(now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, event: Event) -> Result<(), Fatal> {
+        match event {
+            Event::Propose { id, data, waiter } => {
+                self.waiters.extend(waiter.map(|waiter| (id, waiter)));
+                self.held.push(data);
+            }
+            Event::Flushed(upto) => self.applier.flushed(upto),
+            Event::SyncCommit(done) => {
+                self.node.sync_commit()?;
+                // A flusher that has gone needs no answer.
+                let _ = done.send(());
+            }
+            Event::Checkpointed(mark) => self.node.checkpointed(&mark)?,
+            Event::Removed(waiters) => {
+                let revision = self.applier.revision();
+                for waiter in waiters {
+                    let result = Ok(crate::shared::Answer::Done);
+                    self.answer(waiter, Outcome { result, revision });
+                }
+                self.deliver();
+            }
+            Event::Wake => self.next_sweep = Instant::now(),
+            Event::Stop => self.stopping = true,
+        }
+        Ok(())
+    }
+
+    /// One round: propose what waits, save, apply, answer.
+    fn turn(&mut self, now: Instant) -> Result<(), Fatal> {
+        self.on_time(now);
+        if !self.held.is_empty() && self.applier.memory_bytes() < MEMORY_TABLE_BYTES_MAX {
+            let batch = std::mem::take(&mut self.held);
+            if !self.node.propose(batch)? {
+                // Without a leader the entries are gone; their waiters run into their timeouts.
+                tracing::warn!("dropped proposals: no leader");
+            }
+        }
+        let started = Instant::now();
+        let output = self.node.advance()?;
+        if !output.committed.is_empty() {
+            self.shared.metrics.wal_fsync.observe(started.elapsed().as_secs_f64());
+        }
+        if let Some(soft_state) = output.soft_state {
+            self.on_soft_state(soft_state);
+        }
+        self.apply(output.committed)?;
+        self.publish();
+        Ok(())
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>) -> Result<(), Fatal> {
+        let Some(last) = entries.last() else { return Ok(()) };
+        let applied = Applied { index: last.index, term: last.term };
+        let started = Instant::now();
+        for entry in &entries {
+            self.apply_entry(entry)?;
+        }
+        self.applied = applied;
+        self.node.applied(applied.index);
+        self.applier.finish_batch(applied, self.node.wal_bytes())?;
+        self.deliver();
+        for job in self.applier.take_hash_jobs() {
+            self.run_hash_job(job);
+        }
+        let took = started.elapsed();
+        if took > self.shared.config.warning_apply {
+            self.shared.metrics.slow_apply.inc();
+            tracing::warn!(
+                took = ?took,
+                "expected-duration" = ?self.shared.config.warning_apply,
+                entries = entries.len(),
+                "apply request took too long"
+            );
+        }
+        Ok(())
+    }
+
+    fn apply_entry(&mut self, entry: &Entry) -> Result<(), Fatal> {
+        if entry.kind != EntryKind::Normal {
+            return self.apply_conf_change(entry);
+        }
+        let Some(decoded) = Applier::decode(entry)? else { return Ok(()) };
+        let waiter = self.waiters.remove(&decoded.id);
+        let Some(request) = decoded.request else { return Ok(()) };
+        match self.applier.apply(entry, request, waiter.is_some())? {
+            Applying::Now(outcome) => {
+                if let Some(waiter) = waiter {
+                    self.answer(waiter, outcome);
+                }
+            }
+            Applying::WhenRemoved => {
+                if let Some(waiter) = waiter {
+                    self.applier.wait_for_removal(waiter);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_conf_change(&mut self, entry: &Entry) -> Result<(), Fatal> {
+        let change = ConfChange::decode(entry.data.clone()).map_err(|reason| {
+            etched_consensus::Error::BadConfChange { index: entry.index, reason }
+        })?;
+        let conf_state = self.node.apply_conf_change(&change)?;
+        self.applier.apply_conf_change(&change, conf_state);
+        Ok(())
+    }
+
+    fn answer(&mut self, waiter: Waiter, outcome: Outcome) {
+        self.answers[waiter.lane].push((waiter.sender, outcome));
+    }
+
+    fn deliver(&mut self) {
+        for (answers, lane) in self.answers.iter_mut().zip(&self.shared.lanes) {
+            if !answers.is_empty() {
+                lane.deliver(answers);
+            }
+        }
+    }
+
+    /// A compaction's hash is computed beside: it reads the store while entries go on being applied.
+    fn run_hash_job(&self, job: etched_mvcc::HashJob) {
+        let shared = Arc::clone(&self.shared);
+        let work = move || {
+            if let Err(error) = job.run() {
+                tracing::error!(error = %error, "failed to hash the compacted revision");
+            }
+            shared.inbox.push(Event::Wake);
+        };
+        let thread = std::thread::Builder::new().name("compact-hash".to_owned());
+        if let Err(error) = thread.spawn(work) {
+            tracing::warn!(error = %error, "no hash of this compaction: cannot start a thread");
+        }
+    }
+
+    /// Prunes one slice of history; the next one comes after a pause, so that requests hardly notice.
+    fn sweep(&mut self, now: Instant) -> Result<(), Fatal> {
+        let pause = if self.applier.sweep() {
+            self.applier.finish_batch(self.applied, self.node.wal_bytes())?;
+            self.shared.config.compaction_pause
+        } else {
+            BLOCKED_SWEEP_PAUSE
+        };
+        self.next_sweep = now + pause;
+        Ok(())
+    }
+
+    fn on_soft_state(&mut self, soft_state: SoftState) {
+        let progress = &self.shared.progress;
+        let before = progress.leader.swap(soft_state.leader, Ordering::AcqRel);
+        if soft_state.leader != 0 && soft_state.leader != before {
+            self.shared.metrics.leader_changes.inc();
+        }
+        let mut lessor = self.shared.lessor.lock();
+        match (soft_state.role == Role::Leader, lessor.is_primary()) {
+            (true, false) => {
+                lessor.promote(self.shared.now(), self.shared.config.election_timeout);
+            }
+            (false, true) => lessor.demote(),
+            _ => {}
+        }
+    }
+
+    fn publish(&self) {
+        let progress = &self.shared.progress;
+        progress.term.store(self.node.term(), Ordering::Release);
+        progress.commit.store(self.node.commit(), Ordering::Release);
+        progress.applied.store(self.applied.index, Ordering::Release);
+        progress.pending.store(self.waiters.len() as u64, Ordering::Relaxed);
+        progress.wal_bytes.store(self.node.wal_bytes(), Ordering::Relaxed);
+        progress.sole_leader.store(self.node.sole_leader(), Ordering::Release);
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        if !self.node.sole_leader() && now >= self.next_tick {
+            self.node.tick();
+            self.next_tick = now + self.shared.config.heartbeat_interval;
+        }
+        if now >= self.next_expiry_pass {
+            self.expire_leases();
+            self.next_expiry_pass = now + etched_lease::EXPIRY_PASS_INTERVAL;
+        }
+    }
+
+    fn expire_leases(&mut self) {
+        let now = self.shared.now();
+        let expired = self.shared.lessor.lock().expired(now, etched_lease::EXPIRED_PER_PASS);
+        for id in expired {
+            self.shared.metrics.lease_expired.inc();
+            self.propose_own(Field::LeaseRevoke, &pb::LeaseRevokeRequest { id });
+        }
+    }
+
+    /// When something is due without an event; None while nothing can be.
+    fn next_deadline(&self) -> Option<Instant> {
+        let tick = (!self.node.sole_leader()).then_some(self.next_tick);
+        let expiry = self.shared.lessor.lock().next_expiry().map(|at| {
+            let due = self.shared.started + at.max(Duration::ZERO);
+            due.max(self.next_expiry_pass)
+        });
+        let sweep = self.applier.is_sweeping().then_some(self.next_sweep);
+        [tick, expiry, sweep].into_iter().flatten().min()
+    }
+}

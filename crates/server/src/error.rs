@@ -1,0 +1,121 @@
+//! One table from what can go wrong to what a client of etcd is told.
+
+use tonic::Code;
+
+macro_rules! errors {
+    ($($(#[$doc:meta])* $variant:ident => $code:ident, $text:literal;)*) => {
+        /// Everything a request can end in beside success.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Error {
+            $($(#[$doc])* $variant),*
+        }
+
+        impl Error {
+            /// gRPC code and the exact text of etcd.
+            pub(crate) fn status(self) -> (Code, &'static str) {
+                match self {
+                    $(Self::$variant => (Code::$code, $text)),*
+                }
+            }
+        }
+    };
+}
+
+errors! {
+    /// A key is empty.
+    EmptyKey => InvalidArgument, "etcdserver: key is not provided";
+    /// ignore_value or ignore_lease on a key that is not there.
+    KeyNotFound => InvalidArgument, "etcdserver: key not found";
+    /// ignore_value with a value.
+    ValueProvided => InvalidArgument, "etcdserver: value is provided";
+    /// ignore_lease with a lease.
+    LeaseProvided => InvalidArgument, "etcdserver: lease is provided";
+    /// Above `--max-txn-ops`.
+    TooManyOps => InvalidArgument, "etcdserver: too many operations in txn request";
+    /// Two writes of one key in one branch.
+    DuplicateKey => InvalidArgument, "etcdserver: duplicate key given in txn request";
+    /// The metadata names a version that is no text.
+    InvalidClientApiVersion => InvalidArgument, "etcdserver: invalid client api version";
+    /// Unknown sort order or target.
+    InvalidSortOption => InvalidArgument, "etcdserver: invalid sort option";
+    /// Below the compaction floor.
+    Compacted => OutOfRange, "etcdserver: mvcc: required revision has been compacted";
+    /// Above the current revision.
+    FutureRevision => OutOfRange, "etcdserver: mvcc: required revision is a future revision";
+    /// The quota is used up.
+    NoSpace => ResourceExhausted, "etcdserver: mvcc: database space exceeded";
+    /// No such lease.
+    LeaseNotFound => NotFound, "etcdserver: requested lease not found";
+    /// The id is taken.
+    LeaseExists => FailedPrecondition, "etcdserver: lease already exists";
+    /// Above 9,000,000,000 seconds.
+    LeaseTtlTooLarge => OutOfRange, "etcdserver: too large lease TTL";
+    /// No member of that id.
+    MemberNotFound => NotFound, "etcdserver: member not found";
+    /// Above `--max-request-bytes`.
+    RequestTooLarge => InvalidArgument, "etcdserver: request is too large";
+    /// Too much is committed and not yet applied.
+    TooManyRequests => Unknown, "etcdserver: too many requests";
+    /// Nobody leads.
+    NoLeader => Unavailable, "etcdserver: no leader";
+    /// Another member leads.
+    NotLeader => FailedPrecondition, "etcdserver: not leader";
+    /// The leader changed while the request waited.
+    LeaderChanged => Unavailable, "etcdserver: leader changed";
+    /// The server is going down.
+    Stopped => Unavailable, "etcdserver: server stopped";
+    /// The request was not done in time.
+    Timeout => Unavailable, "etcdserver: request timed out";
+    /// An alarm says that the data is damaged.
+    Corrupt => DataLoss, "etcdserver: corrupt cluster";
+    /// Leadership cannot go to that member.
+    BadLeaderTransferee => FailedPrecondition, "etcdserver: bad leader transferee";
+    /// RangeStream takes no order but the keys'.
+    StreamSort => Unimplemented, "RangeStream does not support custom sort orders";
+    /// RangeStream takes no revision filters.
+    StreamFilter => Unimplemented, "RangeStream does not support revision filters";
+    /// A method or an action that does not exist.
+    UnknownMethod => Unknown, "etcdserver: unknown method";
+}
+
+impl From<Error> for tonic::Status {
+    fn from(error: Error) -> Self {
+        let (code, text) = error.status();
+        Self::new(code, text)
+    }
+}
+
+impl Error {
+    /// What a client hears of the store's refusal; None when the store itself failed.
+    pub(crate) fn from_mvcc(error: &etched_mvcc::Error) -> Option<Self> {
+        use etched_mvcc::Error as E;
+        Some(match error {
+            E::Compacted => Self::Compacted,
+            E::FutureRevision => Self::FutureRevision,
+            // etcd's API refuses the last three with this text; only a foreign entry gets as far as apply.
+            E::KeyNotFound | E::EmptyOperation | E::UnknownSortTarget | E::KeptKeyDeleted => {
+                Self::KeyNotFound
+            }
+            E::LeaseNotFound => Self::LeaseNotFound,
+            E::EmptyKey => Self::EmptyKey,
+            E::ValueProvided => Self::ValueProvided,
+            E::LeaseProvided => Self::LeaseProvided,
+            E::InvalidSortOption => Self::InvalidSortOption,
+            E::TooManyOperations => Self::TooManyOps,
+            E::DuplicateKey => Self::DuplicateKey,
+            E::StreamSorted => Self::StreamSort,
+            E::StreamFiltered => Self::StreamFilter,
+            E::Records(_) => return None,
+        })
+    }
+}
+
+impl From<etched_lease::Error> for Error {
+    fn from(error: etched_lease::Error) -> Self {
+        match error {
+            etched_lease::Error::LeaseExists => Self::LeaseExists,
+            etched_lease::Error::LeaseNotFound => Self::LeaseNotFound,
+            etched_lease::Error::TtlTooLarge => Self::LeaseTtlTooLarge,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Bodies of answers, gRPC's and plain HTTP's alike.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderValue};
+use http_body::{Frame, SizeHint};
+use tonic::Status;
+
+/// Where the messages of a streaming answer come from.
+pub(crate) trait Source: Send {
+    /// The next framed messages as one chunk; None is the good end, an error the bad one.
+    fn poll_chunk(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Status>>>;
+}
+
+/// Body of an answer.
+pub(crate) enum Body {
+    /// Nothing: the headers said it all.
+    Empty,
+    /// One chunk of plain HTTP.
+    Full(Option<Bytes>),
+    /// One message and `grpc-status: 0`.
+    Unary(Option<Bytes>),
+    /// The trailers of [`Body::Unary`] are due.
+    Trailers,
+    /// Messages as they come.
+    Stream(Pin<Box<dyn Source>>),
+}
+
+impl Body {
+    pub(super) fn unary(message: Bytes) -> Self {
+        Self::Unary(Some(message))
+    }
+
+    /// A plain HTTP body.
+    pub(crate) fn text(text: impl Into<Bytes>) -> Self {
+        Self::Full(Some(text.into()))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        let frame = match this {
+            Self::Empty => None,
+            Self::Full(data) => data.take().map(Frame::data),
+            Self::Unary(message) => {
+                let data = message.take().map(Frame::data);
+                *this = Self::Trailers;
+                data
+            }
+            Self::Trailers => {
+                *this = Self::Empty;
+                let mut trailers = HeaderMap::with_capacity(1);
+                trailers.insert("grpc-status", HeaderValue::from_static("0"));
+                Some(Frame::trailers(trailers))
+            }
+            Self::Stream(source) => match source.as_mut().poll_chunk(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(chunk))) => Some(Frame::data(chunk)),
+                Poll::Ready(Some(Err(status))) => {
+                    *this = Self::Empty;
+                    Some(Frame::trailers(super::trailers(&status)))
+                }
+                Poll::Ready(None) => {
+                    *this = Self::Empty;
+                    Some(Frame::trailers(super::trailers(&Status::ok(""))))
+                }
+            },
+        };
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Empty | Self::Full(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(data) => {
+                SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64))
+            }
+            _ => SizeHint::default(),
+        }
+    }
+}

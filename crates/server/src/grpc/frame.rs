@@ -1,0 +1,183 @@
+//! Messages on the wire: one byte of flags, four of length, the message.
+
+use std::io::Read;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use etched_proto::raw::Wire;
+use flate2::read::GzDecoder;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tonic::Status;
+
+use super::Encoding;
+
+const PREFIX: usize = 5;
+
+/// A message with its prefix, ready for the wire.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Framed(Bytes);
+
+impl Framed {
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
+    /// Bytes on the wire, prefix included.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The same message, compressed.
+    pub(crate) fn gzip(self) -> Result<Self, Status> {
+        use std::io::Write as _;
+        let failed = |error: std::io::Error| Status::internal(format!("gzip: {error}"));
+        let mut encoder =
+            flate2::write::GzEncoder::new(vec![0; PREFIX], flate2::Compression::fast());
+        encoder.write_all(&self.0[PREFIX..]).map_err(failed)?;
+        let mut out = encoder.finish().map_err(failed)?;
+        let length = (out.len() - PREFIX) as u32;
+        out[0] = 1;
+        out[1..PREFIX].copy_from_slice(&length.to_be_bytes());
+        Ok(Self(out.into()))
+    }
+}
+
+/// Encodes one message into a buffer of its own.
+pub(crate) fn frame(message: &(impl Wire + ?Sized)) -> Framed {
+    let mut out = BytesMut::with_capacity(PREFIX + message.wire_len());
+    push_frame(message, &mut out);
+    Framed(out.freeze())
+}
+
+/// Appends one message to a buffer that may hold others.
+pub(crate) fn push_frame(message: &(impl Wire + ?Sized), out: &mut BytesMut) {
+    out.put_u8(0);
+    out.put_u32(message.wire_len() as u32);
+    message.write(out);
+}
+
+/// Cuts a request's body into messages.
+pub(crate) struct MessageReader {
+    body: Incoming,
+    buffer: BytesMut,
+    encoding: Encoding,
+    limit: usize,
+    ended: bool,
+}
+
+impl MessageReader {
+    /// Messages above `limit` bytes are refused before they are read.
+    pub(crate) fn new(body: Incoming, encoding: Encoding, limit: usize) -> Self {
+        Self { body, buffer: BytesMut::new(), encoding, limit, ended: false }
+    }
+
+    /// The next message; None when the client has sent all.
+    ///
+    /// # Errors
+    /// The status that ends the call; [`tonic::Code::Canceled`] when the client went away.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
+        loop {
+            if let Some(message) = self.take_message()? {
+                return Poll::Ready(Ok(Some(message)));
+            }
+            if self.ended {
+                return Poll::Ready(self.end());
+            }
+            match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                None => self.ended = true,
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.push(data);
+                    }
+                }
+                Some(Err(_)) => return Poll::Ready(Err(Status::cancelled("context canceled"))),
+            }
+        }
+    }
+
+    /// A message that came in one piece is not copied.
+    fn push(&mut self, data: Bytes) {
+        if self.buffer.is_empty() {
+            match data.try_into_mut() {
+                Ok(data) => self.buffer = data,
+                Err(data) => self.buffer.extend_from_slice(&data),
+            }
+        } else {
+            self.buffer.extend_from_slice(&data);
+        }
+    }
+
+    fn end(&self) -> Result<Option<Bytes>, Status> {
+        if self.buffer.is_empty() { Ok(None) } else { Err(Status::internal("unexpected EOF")) }
+    }
+
+    fn take_message(&mut self) -> Result<Option<Bytes>, Status> {
+        if self.buffer.len() < PREFIX {
+            return Ok(None);
+        }
+        let flag = self.buffer[0];
+        let length = (&self.buffer[1..PREFIX]).get_u32() as usize;
+        if length > self.limit {
+            return Err(too_large(length, self.limit));
+        }
+        if self.buffer.len() < PREFIX + length {
+            self.buffer.reserve(PREFIX + length - self.buffer.len());
+            return Ok(None);
+        }
+        self.buffer.advance(PREFIX);
+        let message = self.buffer.split_to(length).freeze();
+        match (flag, self.encoding) {
+            (0, _) => Ok(Some(message)),
+            (1, Encoding::Gzip) => unzip(&message, self.limit).map(Some),
+            (1, Encoding::Identity) => {
+                Err(Status::internal("grpc: compressed flag set with identity or empty encoding"))
+            }
+            (flag, _) => {
+                Err(Status::internal(format!("grpc: received unexpected payload format {flag}")))
+            }
+        }
+    }
+}
+
+fn too_large(length: usize, limit: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "grpc: received message larger than max ({length} vs. {limit})"
+    ))
+}
+
+/// Reads at most one byte above the limit, so that a small message cannot become a huge one.
+fn unzip(message: &[u8], limit: usize) -> Result<Bytes, Status> {
+    let mut out = Vec::new();
+    GzDecoder::new(message).take(limit as u64 + 1).read_to_end(&mut out).map_err(|error| {
+        Status::internal(format!("grpc: failed to decompress the received message: {error}"))
+    })?;
+    if out.len() > limit {
+        return Err(Status::resource_exhausted(format!(
+            "grpc: received message after decompression larger than max {limit}"
+        )));
+    }
+    Ok(out.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bomb_is_refused_at_the_limit() {
+        let zeros =
+            etched_proto::mvccpb::KeyValue { value: vec![0; 1 << 20].into(), ..Default::default() };
+        let bomb = frame(&zeros).gzip().expect("in memory").into_bytes();
+        assert!(bomb.len() < 10_000);
+        let refused = unzip(&bomb[PREFIX..], 4096).expect_err("above the limit");
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        let whole = unzip(&bomb[PREFIX..], 2 << 20).expect("below the limit");
+        assert_eq!(whole.len(), prost::Message::encoded_len(&zeros));
+    }
+}

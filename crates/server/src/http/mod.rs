@@ -1,0 +1,202 @@
+//! The plain HTTP side: `/version`, `/health`, `/livez`, `/readyz`, `/metrics`, `/debug/vars`.
+
+mod health;
+mod process;
+
+use std::sync::Arc;
+
+use http::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::grpc::Body;
+use crate::metrics;
+use crate::shared::Shared;
+
+/// Which paths an address serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Surface {
+    /// Clients: everything.
+    Client,
+    /// `--listen-metrics-urls`.
+    Metrics,
+    /// `--listen-peer-urls`.
+    Peer,
+}
+
+/// Answers one request.
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    surface: Surface,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    if surface == Surface::Client {
+        if let Some(refused) = refuse_host(&shared, request.headers()) {
+            return refused;
+        }
+    }
+    let mut response = if surface == Surface::Client && request.method() == Method::OPTIONS {
+        Response::new(Body::Empty)
+    } else {
+        route(&shared, surface, &request).await
+    };
+    if surface == Surface::Client {
+        add_cors(&shared, request.headers(), response.headers_mut());
+    }
+    response
+}
+
+async fn route(
+    shared: &Arc<Shared>,
+    surface: Surface,
+    request: &Request<Incoming>,
+) -> Response<Body> {
+    let path = request.uri().path();
+    let (client, observed) =
+        (surface == Surface::Client, matches!(surface, Surface::Client | Surface::Metrics));
+    match path {
+        "/version" if surface != Surface::Metrics => get_only(request, || json(version(shared))),
+        "/health" if observed => match not_get(request) {
+            Some(refused) => refused,
+            None => health::health(shared, request.uri().query()).await,
+        },
+        "/metrics" if observed => {
+            let mut response = Response::new(Body::text(render_metrics(shared)));
+            set_type(&mut response, metrics::CONTENT_TYPE);
+            response
+        }
+        "/debug/vars" if client => get_only(request, || {
+            let mut response = Response::new(Body::text(process::vars()));
+            set_type(&mut response, "application/json; charset=utf-8");
+            response
+        }),
+        "/members" if surface == Surface::Peer => get_only(request, || members(shared)),
+        _ if observed && health::is_check(path) => match not_get(request) {
+            Some(refused) => refused,
+            None => health::check(shared, path, request.uri().query()).await,
+        },
+        _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+    }
+}
+
+fn version(shared: &Shared) -> String {
+    let cluster = shared.cluster.read().version.clone();
+    let (cluster, storage) = if cluster.is_empty() {
+        ("not_decided".to_owned(), "unknown".to_owned())
+    } else {
+        (cluster, shared.storage_version())
+    };
+    format!(
+        r#"{{"etcdserver":"{}","etcdcluster":"{cluster}","storage":"{storage}"}}"#,
+        crate::ETCD_VERSION
+    )
+}
+
+fn members(shared: &Shared) -> Response<Body> {
+    let members: Vec<_> = shared.cluster.read().members.values().cloned().collect();
+    let mut body = serde_json::to_string(&members).expect("strings and numbers always serialize");
+    body.push('\n');
+    let mut response = json(body);
+    let id = HeaderValue::from_str(&format!("{:x}", shared.cluster_id)).expect("hex digits");
+    response.headers_mut().insert("x-etcd-cluster-id", id);
+    response
+}
+
+fn render_metrics(shared: &Shared) -> Vec<u8> {
+    let (mut values, mut totals) = shared.observe();
+    process::observe(&mut values, &mut totals);
+    let version = shared.cluster.read().version.clone();
+    let minor = version.rsplit_once('.').map_or("", |(minor, _)| minor).to_owned();
+    shared.metrics.render(&values, &totals, &minor)
+}
+
+fn get_only(
+    request: &Request<Incoming>,
+    answer: impl FnOnce() -> Response<Body>,
+) -> Response<Body> {
+    not_get(request).unwrap_or_else(answer)
+}
+
+fn not_get(request: &Request<Incoming>) -> Option<Response<Body>> {
+    if request.method() == Method::GET {
+        return None;
+    }
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    Some(response)
+}
+
+fn json(body: String) -> Response<Body> {
+    let mut response = Response::new(Body::text(body));
+    set_type(&mut response, "application/json");
+    response
+}
+
+/// A plain text answer as Go's helper makes it.
+fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::text(body));
+    *response.status_mut() = status;
+    set_type(&mut response, "text/plain; charset=utf-8");
+    let nosniff = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert("x-content-type-options", nosniff);
+    response
+}
+
+fn set_type(response: &mut Response<Body>, value: &'static str) {
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(value));
+}
+
+/// The host whitelist guards plain HTTP against DNS rebinding.
+fn refuse_host(shared: &Shared, headers: &HeaderMap) -> Option<Response<Body>> {
+    let allowed = shared.config.host_whitelist.as_ref()?;
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host_name(host);
+    if allowed.iter().any(|entry| host_name(entry) == name) {
+        return None;
+    }
+    let body = format!(
+        "\netcd received your request, but the Host header was unrecognized.\n\nTo fix this, choose \
+         one of the following options:\n- Enable TLS, then any HTTPS request will be allowed.\n- Add \
+         the hostname you want to use to the whitelist in settings.\n  - e.g. etcd --host-whitelist \
+         {host:?}\n\nThis requirement has been added to help prevent \"DNS Rebinding\" attacks \
+         (CVE-2018-5702).\n"
+    );
+    Some(text(StatusCode::MISDIRECTED_REQUEST, body))
+}
+
+/// A host without its port.
+fn host_name(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+fn add_cors(shared: &Shared, request: &HeaderMap, response: &mut HeaderMap) {
+    let origin = match &shared.config.cors {
+        None => HeaderValue::from_static("*"),
+        Some(allowed) => {
+            let Some(origin) = request.get("origin") else { return };
+            if !allowed.iter().any(|entry| entry.as_bytes() == origin.as_bytes()) {
+                return;
+            }
+            origin.clone()
+        }
+    };
+    let fixed = HeaderValue::from_static;
+    response.insert("access-control-allow-methods", fixed("POST, GET, OPTIONS, PUT, DELETE"));
+    response.insert("access-control-allow-origin", origin);
+    response.insert("access-control-allow-headers", fixed("accept, content-type, authorization"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host_name;
+
+    #[test]
+    fn a_host_is_compared_without_its_port() {
+        assert_eq!(host_name("a.example:2379"), "a.example");
+        assert_eq!(host_name("a.example"), "a.example");
+        assert_eq!(host_name("[::1]:2379"), "[::1]");
+    }
+}

@@ -1,0 +1,98 @@
+//! What waits for the raft thread.
+//!
+//! Many threads put events in, one takes them all at once: the batch forms while the disk works.
+
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+/// Events for one consumer.
+#[derive(Debug)]
+pub(crate) struct Inbox<E> {
+    queue: Mutex<Queue<E>>,
+    arrived: Condvar,
+}
+
+#[derive(Debug)]
+struct Queue<E> {
+    events: Vec<E>,
+    asleep: bool,
+}
+
+impl<E> Inbox<E> {
+    pub(crate) fn new() -> Self {
+        Self {
+            queue: Mutex::new(Queue { events: Vec::new(), asleep: false }),
+            arrived: Condvar::new(),
+        }
+    }
+
+    /// Adds an event; wakes the consumer only when it sleeps.
+    pub(crate) fn push(&self, event: E) {
+        let mut queue = self.queue.lock();
+        queue.events.push(event);
+        if std::mem::take(&mut queue.asleep) {
+            drop(queue);
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Moves all that waits into `batch`, at the latest at `deadline` (then perhaps nothing).
+    pub(crate) fn take(&self, batch: &mut Vec<E>, deadline: Option<Instant>) {
+        let mut queue = self.queue.lock();
+        while queue.events.is_empty() {
+            queue.asleep = true;
+            match deadline {
+                None => self.arrived.wait(&mut queue),
+                Some(deadline) => {
+                    if self.arrived.wait_until(&mut queue, deadline).timed_out() {
+                        queue.asleep = false;
+                        break;
+                    }
+                }
+            }
+        }
+        std::mem::swap(batch, &mut queue.events);
+    }
+
+    /// How many events wait.
+    pub(crate) fn len(&self) -> usize {
+        self.queue.lock().events.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn everything_put_in_comes_out_once_and_in_order_for_each_producer() {
+        let inbox = Arc::new(Inbox::new());
+        let producers: Vec<_> = (0..4)
+            .map(|producer| {
+                let inbox = Arc::clone(&inbox);
+                std::thread::spawn(move || (0..5000).for_each(|n| inbox.push((producer, n))))
+            })
+            .collect();
+        let (mut batch, mut next, mut seen) = (Vec::new(), [0; 4], 0);
+        while seen < 20_000 {
+            inbox.take(&mut batch, None);
+            for (producer, n) in batch.drain(..) {
+                assert_eq!(next[producer], n);
+                next[producer] += 1;
+                seen += 1;
+            }
+        }
+        producers.into_iter().for_each(|producer| producer.join().expect("a producer"));
+        assert_eq!(inbox.len(), 0);
+    }
+
+    #[test]
+    fn a_deadline_ends_the_wait() {
+        let inbox = Inbox::<u8>::new();
+        let mut batch = Vec::new();
+        inbox.take(&mut batch, Some(Instant::now()));
+        assert!(batch.is_empty());
+    }
+}

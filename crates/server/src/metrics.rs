@@ -1,0 +1,522 @@
+//! `/metrics` in the Prometheus text format 0.0.4, with etcd's names, labels and buckets.
+//!
+//! Counters and histograms are bumped where things happen; what is a state (revisions, sizes, leader)
+//! is read when somebody scrapes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use etched_proto::etcdserverpb::AlarmType;
+use prometheus::core::{AtomicF64, GenericGauge};
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    Opts, Registry, TextEncoder, exponential_buckets,
+};
+use tonic::Code;
+
+use crate::grpc::{METHODS, Method};
+
+/// Content type of the text, as etcd gives it.
+pub(crate) const CONTENT_TYPE: &str =
+    "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
+
+const CODES: [&str; 17] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+
+/// Counters of one method; plain atomics, because every request touches them.
+#[derive(Default)]
+struct MethodCounters {
+    started: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
+    handled: [AtomicU64; CODES.len()],
+}
+
+/// Everything that is counted.
+pub(crate) struct Metrics {
+    registry: Registry,
+    methods: Vec<MethodCounters>,
+    /// Bytes of gRPC messages from clients.
+    pub(crate) received_bytes: IntCounter,
+    /// Bytes of gRPC messages to clients.
+    pub(crate) sent_bytes: IntCounter,
+    /// Requests by kind and the client's version.
+    pub(crate) client_requests: IntCounterVec,
+    /// Proposals that ended without an answer.
+    pub(crate) proposals_failed: IntCounter,
+    /// Leaders seen.
+    pub(crate) leader_changes: IntCounter,
+    /// Time of one write-ahead log sync.
+    pub(crate) wal_fsync: Histogram,
+    /// Time of one commit of the store.
+    pub(crate) backend_commit: Histogram,
+    /// Time of a defragmentation.
+    pub(crate) defrag: Histogram,
+    /// 1 while a defragmentation runs.
+    pub(crate) defrag_inflight: Gauge,
+    /// Time of applying an entry, by operation and success.
+    pub(crate) apply: HistogramVec,
+    /// Applies slower than `--warning-apply-duration`.
+    pub(crate) slow_apply: IntCounter,
+    /// Time of a range, by success.
+    pub(crate) range: HistogramVec,
+    /// Time of HashKV.
+    pub(crate) hash_rev: Histogram,
+    /// Time of Hash.
+    pub(crate) hash: Histogram,
+    /// Puts, deletes, ranges, transactions.
+    pub(crate) mvcc_put: IntCounter,
+    pub(crate) mvcc_delete: IntCounter,
+    pub(crate) mvcc_range: IntCounter,
+    pub(crate) mvcc_txn: IntCounter,
+    /// Revisions removed by compaction.
+    pub(crate) compaction_keys: IntCounter,
+    /// Leases, as counted by apply.
+    pub(crate) lease_granted: IntCounter,
+    pub(crate) lease_revoked: IntCounter,
+    pub(crate) lease_renewed: IntCounter,
+    pub(crate) lease_expired: IntCounter,
+    pub(crate) lease_ttl: Histogram,
+    /// `/health` answers.
+    pub(crate) health_success: IntCounter,
+    pub(crate) health_failures: IntCounter,
+    /// Results and runs of the single checks of `/livez` and `/readyz`.
+    pub(crate) healthcheck: GaugeVec,
+    pub(crate) healthchecks: IntCounterVec,
+    /// Alarms raised (+1) and cleared (-1).
+    pub(crate) alarms: GaugeVec,
+    states: States,
+}
+
+macro_rules! states {
+    ($($field:ident = $name:literal, $help:literal;)*) => {
+        /// Gauges that are set when somebody scrapes.
+        struct States { $($field: Gauge),* }
+        /// Their values.
+        #[derive(Debug, Default, Clone)]
+        pub(crate) struct StateValues { $(pub(crate) $field: f64),* }
+
+        impl States {
+            fn new(registry: &Registry) -> Self {
+                Self { $($field: gauge(registry, $name, $help)),* }
+            }
+
+            fn set(&self, values: &StateValues) {
+                $(self.$field.set(values.$field);)*
+            }
+        }
+    };
+}
+
+states! {
+    has_leader = "etcd_server_has_leader", "Whether or not a leader exists. 1 is existence, 0 is not.";
+    is_leader = "etcd_server_is_leader", "Whether or not this member is a leader. 1 if is, 0 otherwise.";
+    is_learner = "etcd_server_is_learner", "Whether or not this member is a learner. 1 if is, 0 otherwise.";
+    committed = "etcd_server_proposals_committed_total", "Index of the last committed proposal.";
+    applied = "etcd_server_proposals_applied_total", "Index of the last applied proposal.";
+    pending = "etcd_server_proposals_pending", "Proposals that wait for their answer.";
+    quota = "etcd_server_quota_backend_bytes", "Quota in force, in bytes.";
+    db_size = "etcd_mvcc_db_total_size_in_bytes", "Size of the store's file in bytes.";
+    db_in_use = "etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes of the store's file that hold data.";
+    open_reads = "etcd_mvcc_db_open_read_transactions", "Readers that pin a revision.";
+    keys = "etcd_debugging_mvcc_keys_total", "Keys in the index.";
+    revision = "etcd_debugging_mvcc_current_revision", "Current revision of the store.";
+    compact_revision = "etcd_debugging_mvcc_compact_revision", "Last compacted revision.";
+    compaction_last = "etcd_debugging_mvcc_db_compaction_last", "Unix time of the last compaction.";
+    put_bytes = "etcd_debugging_mvcc_total_put_size_in_bytes", "Bytes of keys and values put.";
+    watch_streams = "etcd_debugging_mvcc_watch_stream_total", "Open watch streams.";
+    watchers = "etcd_debugging_mvcc_watcher_total", "Open watchers.";
+    slow_watchers = "etcd_debugging_mvcc_slow_watcher_total", "Watchers that are not in step.";
+    pending_events = "etcd_debugging_mvcc_pending_events_total", "Events that wait in streams.";
+    wal_bytes = "etcd_disk_wal_write_bytes_total", "Bytes written to the write-ahead log.";
+    resident = "process_resident_memory_bytes", "Resident memory size in bytes.";
+    virtual_memory = "process_virtual_memory_bytes", "Virtual memory size in bytes.";
+    open_fds = "process_open_fds", "Number of open file descriptors.";
+    max_fds = "process_max_fds", "Maximum number of open file descriptors.";
+    fd_used = "os_fd_used", "The number of used file descriptors.";
+    fd_limit = "os_fd_limit", "The file descriptor limit.";
+    start_time = "process_start_time_seconds", "Start time of the process since unix epoch in seconds.";
+}
+
+/// Counters whose totals other rooms keep.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Totals {
+    /// Events put into watch streams.
+    pub(crate) events: u64,
+    /// CPU seconds of the process.
+    pub(crate) cpu_seconds: f64,
+}
+
+impl Metrics {
+    /// All metrics at 0; `member_id` and the versions become labels.
+    pub(crate) fn new(member_id: u64, server_version: &str) -> Self {
+        let r = &Registry::new();
+        label_gauge(
+            r,
+            "etcd_server_id",
+            "Server or member ID in hexadecimal format.",
+            "server_id",
+            &format!("{member_id:x}"),
+        );
+        label_gauge(
+            r,
+            "etcd_server_version",
+            "Which version is running. 1 for 'server_version' label with current version.",
+            "server_version",
+            server_version,
+        );
+        Self {
+            methods: METHODS.iter().map(|_| MethodCounters::default()).collect(),
+            received_bytes: counter(
+                r,
+                "etcd_network_client_grpc_received_bytes_total",
+                "The total number of bytes received from grpc clients.",
+            ),
+            sent_bytes: counter(
+                r,
+                "etcd_network_client_grpc_sent_bytes_total",
+                "The total number of bytes sent to grpc clients.",
+            ),
+            client_requests: counters(
+                r,
+                "etcd_server_client_requests_total",
+                "The total number of client requests per client version.",
+                &["type", "client_api_version"],
+            ),
+            proposals_failed: counter(
+                r,
+                "etcd_server_proposals_failed_total",
+                "The total number of failed proposals seen.",
+            ),
+            leader_changes: counter(
+                r,
+                "etcd_server_leader_changes_seen_total",
+                "The number of leader changes seen.",
+            ),
+            wal_fsync: histogram(
+                r,
+                "etcd_disk_wal_fsync_duration_seconds",
+                "The latency distributions of fsync called by WAL.",
+                0.001,
+                14,
+            ),
+            backend_commit: histogram(
+                r,
+                "etcd_disk_backend_commit_duration_seconds",
+                "The latency distributions of commit called by backend.",
+                0.001,
+                14,
+            ),
+            defrag: histogram(
+                r,
+                "etcd_disk_backend_defrag_duration_seconds",
+                "The latency distribution of backend defragmentation.",
+                0.1,
+                13,
+            ),
+            defrag_inflight: gauge(
+                r,
+                "etcd_disk_defrag_inflight",
+                "Whether or not defrag is active on the member. 1 means active, 0 means not.",
+            ),
+            apply: histograms(
+                r,
+                "etcd_server_apply_duration_seconds",
+                "The latency distributions of v2 apply called by backend.",
+                &["version", "op", "success"],
+                0.0001,
+                20,
+            ),
+            slow_apply: counter(
+                r,
+                "etcd_server_slow_apply_total",
+                "The total number of slow apply requests (likely overloaded from slow disk).",
+            ),
+            range: histograms(
+                r,
+                "etcd_server_range_duration_seconds",
+                "The latency distributions of txn.Range",
+                &["success"],
+                0.0001,
+                20,
+            ),
+            hash_rev: histogram(
+                r,
+                "etcd_mvcc_hash_rev_duration_seconds",
+                "The latency distribution of storage hash by revision operation.",
+                0.01,
+                15,
+            ),
+            hash: histogram(
+                r,
+                "etcd_mvcc_hash_duration_seconds",
+                "The latency distribution of storage hash operation.",
+                0.01,
+                15,
+            ),
+            mvcc_put: counter(
+                r,
+                "etcd_mvcc_put_total",
+                "Total number of puts seen by this member.",
+            ),
+            mvcc_delete: counter(
+                r,
+                "etcd_mvcc_delete_total",
+                "Total number of deletes seen by this member.",
+            ),
+            mvcc_range: counter(
+                r,
+                "etcd_mvcc_range_total",
+                "Total number of ranges seen by this member.",
+            ),
+            mvcc_txn: counter(
+                r,
+                "etcd_mvcc_txn_total",
+                "Total number of txns seen by this member.",
+            ),
+            compaction_keys: counter(
+                r,
+                "etcd_debugging_mvcc_db_compaction_keys_total",
+                "Total number of db keys compacted.",
+            ),
+            lease_granted: counter(
+                r,
+                "etcd_debugging_lease_granted_total",
+                "The total number of granted leases.",
+            ),
+            lease_revoked: counter(
+                r,
+                "etcd_debugging_lease_revoked_total",
+                "The total number of revoked leases.",
+            ),
+            lease_renewed: counter(
+                r,
+                "etcd_debugging_lease_renewed_total",
+                "The number of renewed leases seen by the leader.",
+            ),
+            lease_expired: counter(
+                r,
+                "etcd_debugging_server_lease_expired_total",
+                "The total number of expired leases.",
+            ),
+            lease_ttl: histogram(
+                r,
+                "etcd_debugging_lease_ttl_total",
+                "Bucketed histogram of lease TTLs.",
+                1.0,
+                24,
+            ),
+            health_success: counter(
+                r,
+                "etcd_server_health_success",
+                "The total number of successful health checks",
+            ),
+            health_failures: counter(
+                r,
+                "etcd_server_health_failures",
+                "The total number of failed health checks",
+            ),
+            healthcheck: gauges(
+                r,
+                "etcd_server_healthcheck",
+                "The result of each kind of healthcheck.",
+                &["type", "name"],
+            ),
+            healthchecks: counters(
+                r,
+                "etcd_server_healthchecks_total",
+                "The total number of each kind of healthcheck.",
+                &["type", "name", "status"],
+            ),
+            alarms: gauges(
+                r,
+                "etcd_debugging_server_alarms",
+                "Alarms for every member in cluster. 1 for 'server_id' label with current ID. 2 for 'alarm_type' label with type of this alarm",
+                &["server_id", "alarm_type"],
+            ),
+            states: States::new(r),
+            registry: r.clone(),
+        }
+    }
+
+    /// A call of `method` begins.
+    pub(crate) fn started(&self, method: Method) {
+        self.methods[method as usize].started.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call of `method` ended.
+    pub(crate) fn handled(&self, method: Method, code: Code) {
+        self.methods[method as usize].handled[code as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A message of `bytes` came in.
+    pub(crate) fn received(&self, method: Method, bytes: usize) {
+        self.methods[method as usize].received.fetch_add(1, Ordering::Relaxed);
+        self.received_bytes.inc_by(bytes as u64);
+    }
+
+    /// `messages` of `bytes` in total went out.
+    pub(crate) fn sent(&self, method: Method, messages: u64, bytes: usize) {
+        self.methods[method as usize].sent.fetch_add(messages, Ordering::Relaxed);
+        self.sent_bytes.inc_by(bytes as u64);
+    }
+
+    /// An alarm was raised (+1) or cleared (-1).
+    pub(crate) fn count_alarm(&self, member_id: u64, kind: i32, change: f64) {
+        let kind = AlarmType::try_from(kind).map_or("UNKNOWN", |kind| kind.as_str_name());
+        self.alarms.with_label_values(&[&format!("{member_id:x}"), kind]).add(change);
+    }
+
+    /// The whole text.
+    pub(crate) fn render(
+        &self,
+        values: &StateValues,
+        totals: &Totals,
+        cluster_version: &str,
+    ) -> Vec<u8> {
+        self.states.set(values);
+        let mut out = Vec::with_capacity(64 << 10);
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut out)
+            .expect("a vector takes all, and the families are well formed");
+        let mut text = String::new();
+        self.render_methods(&mut text);
+        let line = |text: &mut String, name: &str, help: &str, kind: &str, value: String| {
+            text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{value}\n"));
+        };
+        line(
+            &mut text,
+            "etcd_debugging_mvcc_events_total",
+            "Total number of events sent by this member.",
+            "counter",
+            format!("etcd_debugging_mvcc_events_total {}", totals.events),
+        );
+        line(
+            &mut text,
+            "process_cpu_seconds_total",
+            "Total user and system CPU time spent in seconds.",
+            "counter",
+            format!("process_cpu_seconds_total {}", totals.cpu_seconds),
+        );
+        if !cluster_version.is_empty() {
+            line(
+                &mut text,
+                "etcd_cluster_version",
+                "Which version is running. 1 for 'cluster_version' label with current cluster version",
+                "gauge",
+                format!("etcd_cluster_version{{cluster_version=\"{cluster_version}\"}} 1"),
+            );
+        }
+        out.extend_from_slice(text.as_bytes());
+        out
+    }
+
+    fn render_methods(&self, text: &mut String) {
+        let family = |text: &mut String,
+                      name: &str,
+                      help: &str,
+                      pick: fn(&MethodCounters) -> u64| {
+            text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} counter\n"));
+            for (counters, (_, service, method, kind)) in self.methods.iter().zip(METHODS) {
+                let kind = kind.label();
+                text.push_str(&format!("{name}{{grpc_method=\"{method}\",grpc_service=\"{service}\",grpc_type=\"{kind}\"}} {}\n", pick(counters)));
+            }
+        };
+        family(
+            text,
+            "grpc_server_started_total",
+            "Total number of RPCs started on the server.",
+            |c| c.started.load(Ordering::Relaxed),
+        );
+        family(
+            text,
+            "grpc_server_msg_received_total",
+            "Total number of RPC stream messages received on the server.",
+            |c| c.received.load(Ordering::Relaxed),
+        );
+        family(
+            text,
+            "grpc_server_msg_sent_total",
+            "Total number of gRPC stream messages sent by the server.",
+            |c| c.sent.load(Ordering::Relaxed),
+        );
+        let name = "grpc_server_handled_total";
+        text.push_str(&format!("# HELP {name} Total number of RPCs completed on the server, regardless of success or failure.\n# TYPE {name} counter\n"));
+        for (counters, (_, service, method, kind)) in self.methods.iter().zip(METHODS) {
+            let kind = kind.label();
+            for (code, count) in CODES.iter().zip(&counters.handled) {
+                text.push_str(&format!("{name}{{grpc_code=\"{code}\",grpc_method=\"{method}\",grpc_service=\"{service}\",grpc_type=\"{kind}\"}} {}\n", count.load(Ordering::Relaxed)));
+            }
+        }
+    }
+}
+
+const NAMED_ONCE: &str = "every metric is registered once, under a valid name";
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> GenericGauge<AtomicF64> {
+    let metric = Gauge::new(name, help).expect(NAMED_ONCE);
+    registry.register(Box::new(metric.clone())).expect(NAMED_ONCE);
+    metric
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+    let metric = GaugeVec::new(Opts::new(name, help), labels).expect(NAMED_ONCE);
+    registry.register(Box::new(metric.clone())).expect(NAMED_ONCE);
+    metric
+}
+
+fn label_gauge(registry: &Registry, name: &str, help: &str, label: &str, value: &str) {
+    gauges(registry, name, help, &[label]).with_label_values(&[value]).set(1.0);
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    let metric = IntCounter::new(name, help).expect(NAMED_ONCE);
+    registry.register(Box::new(metric.clone())).expect(NAMED_ONCE);
+    metric
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    let metric = IntCounterVec::new(Opts::new(name, help), labels).expect(NAMED_ONCE);
+    registry.register(Box::new(metric.clone())).expect(NAMED_ONCE);
+    metric
+}
+
+fn buckets(name: &str, help: &str, first: f64, count: usize) -> HistogramOpts {
+    let buckets = exponential_buckets(first, 2.0, count).expect("positive start and count");
+    HistogramOpts::new(name, help).buckets(buckets)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, first: f64, count: usize) -> Histogram {
+    let metric = Histogram::with_opts(buckets(name, help, first, count)).expect(NAMED_ONCE);
+    registry.register(Box::new(metric.clone())).expect(NAMED_ONCE);
+    metric
+}
+
+fn histograms(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    first: f64,
+    count: usize,
+) -> HistogramVec {
+    let metric = HistogramVec::new(buckets(name, help, first, count), labels).expect(NAMED_ONCE);
+    registry.register(Box::new(metric.clone())).expect(NAMED_ONCE);
+    metric
+}

@@ -1,0 +1,50 @@
+//! What a request may cost before it is refused for lack of space.
+
+use etched_proto::etcdserverpb as pb;
+use pb::request_op::Request;
+
+/// Bytes counted for a lease.
+pub(crate) const LEASE_COST: u64 = 64;
+/// Bytes counted for a record beside its key and value.
+const RECORD_COST: u64 = 256;
+
+/// Bytes a put may take.
+pub(crate) fn put_cost(put: &pb::PutRequest) -> u64 {
+    RECORD_COST + (put.key.len() + put.value.len()) as u64
+}
+
+/// Bytes a transaction may take: the costlier branch; puts of nested ones do not count, as in etcd.
+pub(crate) fn txn_cost(txn: &pb::TxnRequest) -> u64 {
+    branch_cost(&txn.success).max(branch_cost(&txn.failure))
+}
+
+fn branch_cost(ops: &[pb::RequestOp]) -> u64 {
+    ops.iter()
+        .map(|op| match &op.request {
+            Some(Request::RequestPut(put)) => put_cost(put),
+            _ => 0,
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_costlier_branch_counts() {
+        let put = |value: &'static [u8]| pb::RequestOp {
+            request: Some(Request::RequestPut(pb::PutRequest {
+                key: "k".into(),
+                value: value.into(),
+                ..Default::default()
+            })),
+        };
+        let txn = pb::TxnRequest {
+            success: vec![put(b"1234")],
+            failure: vec![put(b""), put(b"")],
+            ..Default::default()
+        };
+        assert_eq!(txn_cost(&txn), 2 * 257);
+    }
+}

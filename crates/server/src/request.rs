@@ -1,0 +1,185 @@
+//! What stands in a log entry: `etcdserverpb.InternalRaftRequest`.
+//!
+//! An entry carries the request exactly as the client encoded it, behind one tag, followed by a header
+//! with the id that the answer is found by. Decoding looks for the one request that is set instead of
+//! filling a struct of thirty optional messages.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use etched_proto::etcdserverpb as pb;
+use etched_proto::membershippb;
+use prost::Message;
+use prost::encoding::{
+    DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint,
+    encoded_len_varint, key_len, skip_field,
+};
+
+/// Field number of the header.
+const HEADER: u32 = 100;
+/// Field number of the old id, written by nobody since 3.0 but still read by etcd.
+const OLD_ID: u32 = 1;
+
+macro_rules! requests {
+    ($($(#[$doc:meta])* $variant:ident($message:ty) = $tag:literal),* $(,)?) => {
+        /// A replicated request, by the field it stands in.
+        #[derive(Debug, Clone, PartialEq)]
+        pub(crate) enum Request {
+            $($(#[$doc])* $variant($message)),*
+        }
+
+        /// Field numbers of the requests.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u32)]
+        pub(crate) enum Field {
+            $($(#[$doc])* $variant = $tag),*
+        }
+
+        impl Request {
+            fn decode(tag: u32, body: Bytes) -> Result<Option<Self>, prost::DecodeError> {
+                Ok(Some(match tag {
+                    $($tag => Self::$variant(<$message>::decode(body)?),)*
+                    _ => return Ok(None),
+                }))
+            }
+        }
+    };
+}
+
+requests! {
+    /// A put.
+    Put(pb::PutRequest) = 4,
+    /// A deletion.
+    DeleteRange(pb::DeleteRangeRequest) = 5,
+    /// A transaction.
+    Txn(pb::TxnRequest) = 6,
+    /// A compaction.
+    Compaction(pb::CompactionRequest) = 7,
+    /// A new lease.
+    LeaseGrant(pb::LeaseGrantRequest) = 8,
+    /// The end of a lease, asked for or by expiry.
+    LeaseRevoke(pb::LeaseRevokeRequest) = 9,
+    /// An alarm's state.
+    Alarm(pb::AlarmRequest) = 10,
+    /// Remaining times of leases.
+    LeaseCheckpoint(pb::LeaseCheckpointRequest) = 11,
+    /// The cluster's version.
+    ClusterVersionSet(membershippb::ClusterVersionSetRequest) = 1300,
+    /// A member's name and client URLs.
+    ClusterMemberAttrSet(membershippb::ClusterMemberAttrSetRequest) = 1301,
+    /// State of a downgrade.
+    DowngradeInfoSet(membershippb::DowngradeInfoSetRequest) = 1302,
+}
+
+/// A decoded log entry.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Decoded {
+    /// Id that the proposer waits for; 0 when nobody does.
+    pub(crate) id: u64,
+    /// None for a request that this part does not know.
+    pub(crate) request: Option<Request>,
+}
+
+/// Bytes of an entry for the client's request `body`, found again by `id`.
+pub(crate) fn encode(id: u64, field: Field, body: &[u8]) -> Bytes {
+    let tag = field as u32;
+    let id_len = key_len(1) + encoded_len_varint(id);
+    let length = key_len(tag)
+        + encoded_len_varint(body.len() as u64)
+        + body.len()
+        + key_len(HEADER)
+        + encoded_len_varint(id_len as u64)
+        + id_len;
+    let mut out = BytesMut::with_capacity(length);
+    encode_key(tag, WireType::LengthDelimited, &mut out);
+    encode_varint(body.len() as u64, &mut out);
+    out.put_slice(body);
+    encode_key(HEADER, WireType::LengthDelimited, &mut out);
+    encode_varint(id_len as u64, &mut out);
+    encode_key(1, WireType::Varint, &mut out);
+    encode_varint(id, &mut out);
+    debug_assert_eq!(out.len(), length);
+    out.freeze()
+}
+
+/// The same for a message that is not encoded yet.
+pub(crate) fn encode_message(id: u64, field: Field, message: &impl Message) -> Bytes {
+    encode(id, field, &message.encode_to_vec())
+}
+
+/// Reads an entry.
+///
+/// # Errors
+/// The entry is no protobuf.
+pub(crate) fn decode(mut data: Bytes) -> Result<Decoded, prost::DecodeError> {
+    let (mut id, mut old_id, mut request) = (0, 0, None);
+    while data.has_remaining() {
+        let (tag, wire) = decode_key(&mut data)?;
+        match (tag, wire) {
+            (OLD_ID, WireType::Varint) => old_id = decode_varint(&mut data)?,
+            (HEADER, WireType::LengthDelimited) => {
+                id = pb::RequestHeader::decode(take_body(&mut data)?)?.id;
+            }
+            (_, WireType::LengthDelimited) => {
+                if let Some(found) = Request::decode(tag, take_body(&mut data)?)? {
+                    request = Some(found);
+                }
+            }
+            _ => skip_field(wire, tag, &mut data, DecodeContext::default())?,
+        }
+    }
+    Ok(Decoded { id: if id == 0 { old_id } else { id }, request })
+}
+
+fn take_body(data: &mut Bytes) -> Result<Bytes, prost::DecodeError> {
+    // decode_varint's errors are the only ones that can be made outside of prost.
+    let length = decode_varint(data)?;
+    if length > data.len() as u64 {
+        return decode_varint(&mut Bytes::new()).map(|_| Bytes::new());
+    }
+    Ok(data.split_to(length as usize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_reads_back_and_is_what_the_generated_message_reads() {
+        let put = pb::PutRequest {
+            key: Bytes::from_static(b"k"),
+            value: Bytes::from_static(b"v"),
+            lease: -3,
+            ..Default::default()
+        };
+        let bytes = encode_message(77, Field::Put, &put);
+        let whole = pb::InternalRaftRequest::decode(bytes.clone()).expect("an InternalRaftRequest");
+        assert_eq!(whole.put.as_ref(), Some(&put));
+        assert_eq!(whole.header.as_ref().map(|header| header.id), Some(77));
+        let decoded = decode(bytes).expect("an entry");
+        assert_eq!(decoded, Decoded { id: 77, request: Some(Request::Put(put)) });
+    }
+
+    #[test]
+    fn every_field_number_is_that_of_the_generated_message() {
+        let entry = |field| encode(1, field, &[]);
+        let whole =
+            |field| pb::InternalRaftRequest::decode(entry(field)).expect("an InternalRaftRequest");
+        assert!(whole(Field::Txn).txn.is_some());
+        assert!(whole(Field::Compaction).compaction.is_some());
+        assert!(whole(Field::LeaseGrant).lease_grant.is_some());
+        assert!(whole(Field::LeaseRevoke).lease_revoke.is_some());
+        assert!(whole(Field::LeaseCheckpoint).lease_checkpoint.is_some());
+        assert!(whole(Field::DeleteRange).delete_range.is_some());
+        assert!(whole(Field::Alarm).alarm.is_some());
+        assert!(whole(Field::ClusterVersionSet).cluster_version_set.is_some());
+        assert!(whole(Field::ClusterMemberAttrSet).cluster_member_attr_set.is_some());
+        assert!(whole(Field::DowngradeInfoSet).downgrade_info_set.is_some());
+    }
+
+    #[test]
+    fn an_entry_that_ends_early_is_an_error() {
+        let bytes = encode(1, Field::Put, b"\x0a\x01k");
+        for end in [1, 2, 3, 4, bytes.len() - 1] {
+            assert!(decode(bytes.slice(..end)).is_err(), "cut at {end}");
+        }
+    }
+}

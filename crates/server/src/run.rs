@@ -1,0 +1,381 @@
+//! Start-up, the threads, shutdown.
+//!
+//! ```text
+//! bind ──> lock, open, replay ──> raft, flusher, watch threads ──> publish ──> serve
+//! stop: no new connections ──> streams end ──> requests drain ──> last checkpoint ──> log closed
+//! ```
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use etched_mvcc::watch::{Budget, CatchUp};
+use etched_storage::Storage;
+use etched_wal::disk::{Disk, RealDisk};
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+
+use crate::StartError;
+use crate::boot::{self, Booted, Paths};
+use crate::compactor;
+use crate::config::Config;
+use crate::lane;
+use crate::listen::{self, Bound, Connections, Service, Socket, Stream};
+use crate::shared::{Event, Shared};
+
+/// Threads that answer large reads, per network thread.
+const READ_THREADS: usize = 4;
+/// How long a network thread waits for its connections at the end.
+const CONNECTIONS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A running member.
+pub struct Handle {
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    failed: watch::Receiver<Option<String>>,
+    network: Vec<JoinHandle<()>>,
+    catch_up: JoinHandle<()>,
+    flusher: JoinHandle<()>,
+    engine: JoinHandle<()>,
+    addresses: Vec<String>,
+}
+
+/// Serves a member until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What stood in the way of the start, or what the server had to stop for; one line each.
+pub fn run(config: Config) -> Result<(), String> {
+    let exit_by_signal = config.exit_by_signal;
+    let runtime = runtime().map_err(|error| error.to_string())?;
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::new().map_err(|error| format!("cannot listen for signals: {error}"))?
+    };
+    let handle = start(config).map_err(|error| error.to_string())?;
+    let mut failed = handle.failed.clone();
+    let end = runtime.block_on(async {
+        tokio::select! {
+            signal = signals.next() => Ok(signal),
+            failure = failed.wait_for(Option::is_some) => Err(match failure {
+                Ok(failure) => failure.clone().unwrap_or_default(),
+                Err(_) => "the server's threads ended".to_owned(),
+            }),
+        }
+    });
+    match end {
+        Ok(signal) => {
+            tracing::info!(signal = signal_name(signal), "received signal; shutting down");
+            handle.stop();
+            tracing::info!("closed etcd server");
+            if exit_by_signal && std::process::id() != 1 {
+                // As etcd: whoever waits for the process sees that the signal ended it.
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+            Ok(())
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(mut self) -> i32 {
+        tokio::select! {
+            _ = self.terminate.recv() => signal_hook::consts::SIGTERM,
+            _ = self.interrupt.recv() => signal_hook::consts::SIGINT,
+        }
+    }
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    if signal == signal_hook::consts::SIGTERM { "terminated" } else { "interrupt" }
+}
+
+/// Starts a member; returns when it serves.
+///
+/// # Errors
+/// [`StartError`]: one line that says what stands in the way.
+pub fn start(config: Config) -> Result<Handle, StartError> {
+    let io = |action: &str| {
+        let action = action.to_owned();
+        move |source| StartError::Io { action, source }
+    };
+    let first = runtime().map_err(io("start a runtime"))?;
+    let bound = {
+        let _inside = first.enter();
+        listen::bind_all(&config)?
+    };
+    let threads = network_threads(&config);
+    let disk = RealDisk::default();
+    let storage = open_storage(&config, &disk)?;
+    let mut booted = boot::boot(config, disk, storage, threads)?;
+    let (failed_sender, failed) = watch::channel(None);
+    let shared = Arc::clone(&booted.shared);
+    let flusher = spawn_flusher(&mut booted, &failed_sender);
+    booted.engine.start()?;
+    let Booted { engine, catch_up, .. } = booted;
+    let engine = spawn_engine(engine, failed_sender);
+    let catch_up = spawn_catch_up(catch_up, Arc::clone(&shared));
+    let (stop, stopped) = watch::channel(false);
+    let addresses = bound.iter().map(address).collect();
+    announce(&shared, &bound);
+    let network = spawn_network(&shared, first, bound, threads, &stopped)
+        .map_err(io("start the network threads"))?;
+    Ok(Handle { shared, stop, failed, network, catch_up, flusher, engine, addresses })
+}
+
+impl Handle {
+    /// Addresses that are listened on, with the ports the system chose; clients' first.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// Ends the member: open streams are told, requests drain, everything is on disk in the end.
+    pub fn stop(self) {
+        let _ = self.stop.send(true);
+        self.shared.hub.close();
+        for thread in self.network {
+            join(thread);
+        }
+        join(self.catch_up);
+        // The flusher's last checkpoint needs the raft thread, so that one ends after it.
+        self.shared.flush.stop();
+        join(self.flusher);
+        self.shared.inbox.push(Event::Stop);
+        join(self.engine);
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        tracing::error!("a thread of the server panicked");
+    }
+}
+
+/// Half of the cores: the raft thread, the flusher and the kernel want the rest.
+fn network_threads(config: &Config) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    config.network_threads.unwrap_or(cores / 2).max(1)
+}
+
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(READ_THREADS)
+        .build()
+}
+
+fn open_storage(
+    config: &Config,
+    disk: &RealDisk,
+) -> Result<(Storage, etched_storage::Boot), StartError> {
+    let paths = Paths::of(config);
+    let folder = paths.store.parent().unwrap_or(&paths.member);
+    disk.create_dir(folder).map_err(|source| StartError::Io {
+        action: format!("make the folder {}", folder.display()),
+        source,
+    })?;
+    let options = || etched_storage::Options {
+        cache_bytes: config.cache_bytes,
+        ..etched_storage::Options::default()
+    };
+    match Storage::open(&paths.store, options()) {
+        Err(error @ etched_storage::Error::InUse { .. }) => {
+            tracing::warn!(
+                "{error}; waiting for it to end (db file is flocked by another process, or taking too long)"
+            );
+            loop {
+                std::thread::sleep(Duration::from_millis(100));
+                match Storage::open(&paths.store, options()) {
+                    Err(etched_storage::Error::InUse { .. }) => {}
+                    other => return Ok(other?),
+                }
+            }
+        }
+        other => Ok(other?),
+    }
+}
+
+fn spawn_flusher<D: Disk>(
+    booted: &mut Booted<D>,
+    failed: &watch::Sender<Option<String>>,
+) -> JoinHandle<()> {
+    let (flusher, failed) = (booted.flusher.take().expect("taken once"), failed.clone());
+    spawn("flusher", move || {
+        if let Err(error) = flusher.run() {
+            let _ = failed.send(Some(error.to_string()));
+        }
+    })
+}
+
+fn spawn_engine<D: Disk>(
+    engine: crate::engine::Engine<D>,
+    failed: watch::Sender<Option<String>>,
+) -> JoinHandle<()> {
+    spawn("raft", move || {
+        if let Err(error) = engine.run() {
+            let _ = failed.send(Some(error.to_string()));
+        }
+    })
+}
+
+fn spawn_catch_up(mut catch_up: CatchUp, shared: Arc<Shared>) -> JoinHandle<()> {
+    spawn("watch-catch-up", move || {
+        let budget = Budget::default();
+        while catch_up.wait() {
+            loop {
+                match catch_up.run(&shared.reader, &budget) {
+                    Ok(round) => {
+                        round.wakes.wake_all();
+                        if !round.more {
+                            break;
+                        }
+                    }
+                    Err(error) => {
+                        // What the store cannot read must not become a gap in somebody's events.
+                        tracing::error!(error = %error, "watchers cannot be caught up");
+                        shared.hub.close();
+                        return;
+                    }
+                }
+            }
+        }
+    })
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .expect("the system starts the few threads a server needs")
+}
+
+fn address(bound: &Bound) -> String {
+    match &bound.socket {
+        Socket::Tcp(listener) => {
+            listener.local_addr().map_or_else(|_| String::new(), |address| address.to_string())
+        }
+        Socket::Unix(listener) => listener
+            .local_addr()
+            .ok()
+            .and_then(|address| address.as_pathname().map(|path| path.display().to_string()))
+            .unwrap_or_default(),
+    }
+}
+
+fn announce(shared: &Shared, bound: &[Bound]) {
+    tracing::info!(
+        "local-member-id" = %format!("{:x}", shared.member_id),
+        "cluster-id" = %format!("{:x}", shared.cluster_id),
+        "published local member to cluster through raft"
+    );
+    tracing::info!("ready to serve client requests");
+    for bound in bound {
+        let traffic = match bound.service {
+            Service::Everything => "grpc+http",
+            Service::Grpc => "grpc",
+            Service::Http(crate::http::Surface::Client) => "http",
+            Service::Http(_) => continue,
+        };
+        tracing::info!(
+            traffic,
+            address = address(bound),
+            "serving client traffic insecurely; this is strongly discouraged!"
+        );
+    }
+}
+
+/// One thread accepts (and serves); connections go round over all of them.
+fn spawn_network(
+    shared: &Arc<Shared>,
+    first: Runtime,
+    bound: Vec<Bound>,
+    threads: usize,
+    stopped: &watch::Receiver<bool>,
+) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let mut runtimes = vec![first];
+    for _ in 1..threads {
+        runtimes.push(runtime()?);
+    }
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
+    let mut bound = Some((bound, senders));
+    let mut handles = Vec::new();
+    for (number, (runtime, receiver)) in runtimes.into_iter().zip(receivers).enumerate() {
+        let (shared, stopped) = (Arc::clone(shared), stopped.clone());
+        let accepting = bound.take();
+        handles.push(spawn(&format!("network-{number}"), move || {
+            lane::set_current(number);
+            let local = LocalSet::new();
+            if let Some((bound, senders)) = accepting {
+                spawn_accept(&local, bound, &senders, &stopped);
+                local.spawn_local(compactor::run(Arc::clone(&shared), stopped.clone()));
+            }
+            let answers = Arc::clone(&shared.lanes[number]);
+            local.spawn_local(answers.run());
+            local.block_on(&runtime, serve_connections(shared, receiver, stopped));
+            runtime.shutdown_timeout(CONNECTIONS_TIMEOUT);
+        }));
+    }
+    Ok(handles)
+}
+
+type Handed = (Service, Stream);
+
+fn spawn_accept(
+    local: &LocalSet,
+    bound: Vec<Bound>,
+    senders: &[mpsc::UnboundedSender<Handed>],
+    stopped: &watch::Receiver<bool>,
+) {
+    let next = std::rc::Rc::new(std::cell::Cell::new(0));
+    for bound in bound {
+        let (senders, stopped, next) = (senders.to_vec(), stopped.clone(), next.clone());
+        local.spawn_local(async move {
+            let hand_over = |service, stream| {
+                let number = next.replace(next.get() + 1) % senders.len();
+                // A thread that has ended takes nothing: the server is stopping.
+                let _ = senders[number].send((service, stream));
+            };
+            if let Err(error) = listen::accept(bound, stopped, hand_over).await {
+                tracing::error!(error = %error, "a listener failed");
+            }
+        });
+    }
+}
+
+async fn serve_connections(
+    shared: Arc<Shared>,
+    mut connections: mpsc::UnboundedReceiver<Handed>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let open = Connections::default();
+    loop {
+        let (service, stream) = tokio::select! {
+            Some(handed) = connections.recv() => handed,
+            _ = stopped.wait_for(|stop| *stop) => break,
+        };
+        let (shared, stopped, guard) = (Arc::clone(&shared), stopped.clone(), open.clone());
+        tokio::task::spawn_local(async move {
+            listen::serve(shared, service, stream, stopped).await;
+            drop(guard);
+        });
+    }
+    let deadline = Instant::now() + CONNECTIONS_TIMEOUT;
+    while open.open() > 0 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

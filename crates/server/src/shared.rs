@@ -1,0 +1,282 @@
+//! What the threads of one running member share.
+//!
+//! ```text
+//! network threads ── propose ──> Inbox ──> raft thread (owns Engine: raft, log, apply)
+//!        │                                     │
+//!        └── read: Reader, Hub, Lessor <───────┘ writes
+//! ```
+//! Only apply changes what is replicated; everything here is either immutable, an atomic that mirrors the
+//! raft thread's state, or a lock held for one look-up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use etched_lease::Lessor;
+use etched_mvcc::{Reader, watch};
+use etched_proto::etcdserverpb::alarm_request::AlarmAction;
+use etched_proto::etcdserverpb::{AlarmMember, AlarmRequest, AlarmType, ResponseHeader};
+use etched_proto::raw::{DeleteRangeReply, PutReply, TxnReply};
+use etched_storage::Storage;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, oneshot};
+use tonic::{Code, Status};
+
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::error::Error;
+use crate::flush::FlushQueue;
+use crate::id::IdGenerator;
+use crate::inbox::Inbox;
+use crate::lane::{self, Lane};
+use crate::metrics::{Metrics, StateValues, Totals};
+use crate::request::{self, Field};
+
+/// What applying an entry gave.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Put(PutReply),
+    DeleteRange(DeleteRangeReply),
+    Txn(TxnReply),
+    LeaseGranted {
+        id: i64,
+        ttl: i64,
+    },
+    Alarms(Vec<AlarmMember>),
+    /// Done, and there is no more to say.
+    Done,
+}
+
+/// The end of a proposal: its answer and the store's revision after it.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) result: Result<Answer, Error>,
+    pub(crate) revision: i64,
+}
+
+/// Who waits for a proposal.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) lane: usize,
+    pub(crate) sender: oneshot::Sender<Outcome>,
+}
+
+/// Input of the raft thread.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// An entry to replicate; `id` stands in its header.
+    Propose { id: u64, data: Bytes, waiter: Option<Waiter> },
+    /// Records up to this revision are visible in the store's file.
+    Flushed(etched_mvcc::Revision),
+    /// Put a commit index at or above the applied one on disk, then say so.
+    SyncCommit(oneshot::Sender<()>),
+    /// A durable checkpoint covers the log up to here.
+    Checkpointed(etched_wal::SnapshotMark),
+    /// The physical part of a compaction is in the file: its waiters can be answered.
+    Removed(Vec<Waiter>),
+    /// Look again: something that the raft thread waits for has happened.
+    Wake,
+    /// End after a last checkpoint.
+    Stop,
+}
+
+/// The raft thread's state, as others see it.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) term: AtomicU64,
+    pub(crate) leader: AtomicU64,
+    pub(crate) commit: AtomicU64,
+    pub(crate) applied: AtomicU64,
+    pub(crate) pending: AtomicU64,
+    pub(crate) wal_bytes: AtomicU64,
+    /// See [`etched_consensus::Node::sole_leader`].
+    pub(crate) sole_leader: AtomicBool,
+    /// Unix time of the last finished compaction; 0 before any.
+    pub(crate) compacted_at: AtomicI64,
+    pub(crate) put_bytes: AtomicU64,
+    /// Bytes of the store's file that hold data, as of its last commit.
+    pub(crate) file_live_bytes: AtomicU64,
+}
+
+/// Everything the threads of a member share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) member_id: u64,
+    pub(crate) cluster_id: u64,
+    pub(crate) reader: Reader,
+    pub(crate) hub: Arc<watch::Hub>,
+    pub(crate) lessor: Mutex<Lessor>,
+    pub(crate) cluster: RwLock<Cluster>,
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) flush: FlushQueue,
+    pub(crate) inbox: Inbox<Event>,
+    pub(crate) lanes: Vec<Arc<Lane<Outcome>>>,
+    pub(crate) progress: Progress,
+    pub(crate) metrics: Metrics,
+    pub(crate) ids: IdGenerator,
+    /// Woken after each batch that revoked a lease.
+    pub(crate) revoked: Notify,
+    pub(crate) started: Instant,
+}
+
+impl Shared {
+    /// Time since the start, the lessor's clock.
+    pub(crate) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Leader's id; 0 when there is none.
+    pub(crate) fn leader(&self) -> u64 {
+        self.progress.leader.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_leader(&self) -> bool {
+        self.leader() == self.member_id
+    }
+
+    pub(crate) fn is_learner(&self) -> bool {
+        self.cluster.read().members.get(&self.member_id).is_some_and(|own| own.is_learner)
+    }
+
+    /// The header of an answer at `revision`.
+    pub(crate) fn header(&self, revision: i64) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.cluster_id,
+            member_id: self.member_id,
+            revision,
+            raft_term: self.progress.term.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Version of the data format, as etcd names it; it follows the cluster's version.
+    pub(crate) fn storage_version(&self) -> String {
+        self.cluster.read().version.clone()
+    }
+
+    /// Waits until a read of the local store is linearizable.
+    ///
+    /// A sole voter that leads needs no round: whatever was acknowledged is applied here
+    /// (`docs/decisions/0002-reads-of-a-sole-voter.md`).
+    ///
+    /// # Errors
+    /// [`Error::NoLeader`] while this member does not lead alone.
+    pub(crate) async fn read_index(&self) -> Result<(), Error> {
+        if self.progress.sole_leader.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(Error::NoLeader)
+    }
+
+    /// Replicates a request and waits for its outcome; `body` is the request as the client encoded it.
+    ///
+    /// # Errors
+    /// [`Error::RequestTooLarge`], [`Error::Timeout`], [`Error::Stopped`]; what applying gave is inside
+    /// the outcome.
+    pub(crate) async fn propose(&self, field: Field, body: &[u8]) -> Result<Outcome, Error> {
+        let id = self.ids.next();
+        let data = request::encode(id, field, body);
+        if data.len() > self.config.max_request_bytes {
+            return Err(Error::RequestTooLarge);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let waiter = Some(Waiter { lane: lane::current(), sender });
+        self.inbox.push(Event::Propose { id, data, waiter });
+        match tokio::time::timeout(self.config.request_timeout(), receiver).await {
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(_)) => Err(Error::Stopped),
+            Err(_) => {
+                self.metrics.proposals_failed.inc();
+                Err(Error::Timeout)
+            }
+        }
+    }
+
+    /// The answer of an outcome, or its refusal as a status.
+    ///
+    /// # Errors
+    /// The status of the refusal.
+    pub(crate) fn answer(&self, result: Result<Answer, Error>) -> Result<Answer, Status> {
+        result.map_err(Status::from)
+    }
+
+    /// The status of a read that failed. A store that cannot be read stops being believed: the client
+    /// hears so, and the log says it once per read.
+    pub(crate) fn failed(&self, error: &etched_mvcc::Error) -> Status {
+        match Error::from_mvcc(error) {
+            Some(refused) => refused.into(),
+            None => {
+                tracing::error!(error = %error, "the store cannot be read");
+                Status::new(Code::DataLoss, error.to_string())
+            }
+        }
+    }
+
+    /// Refuses a request that would not fit into the quota, and raises the alarm.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`].
+    pub(crate) fn admit(&self, cost: u64) -> Result<(), Error> {
+        let Some(quota) = self.config.quota_bytes else { return Ok(()) };
+        if self.live_bytes() + cost <= quota {
+            return Ok(());
+        }
+        self.raise_no_space();
+        Err(Error::NoSpace)
+    }
+
+    /// Bytes that the data takes, in the file and on its way there.
+    fn live_bytes(&self) -> u64 {
+        self.progress.file_live_bytes.load(Ordering::Relaxed) + self.reader.memory_bytes() as u64
+    }
+
+    /// Raises the alarm NOSPACE for this member, unless it is raised.
+    pub(crate) fn raise_no_space(&self) {
+        let alarm = AlarmType::Nospace as i32;
+        if self.cluster.read().alarms.contains(&(self.member_id, alarm)) {
+            return;
+        }
+        let request =
+            AlarmRequest { action: AlarmAction::Activate as i32, member_id: self.member_id, alarm };
+        let id = self.ids.next();
+        let data = request::encode_message(id, Field::Alarm, &request);
+        self.inbox.push(Event::Propose { id, data, waiter: None });
+    }
+
+    /// A compaction is complete.
+    pub(crate) fn mark_compacted(&self, revision: i64) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.progress.compacted_at.store(now.as_secs() as i64, Ordering::Relaxed);
+        tracing::info!("compact-revision" = revision, "finished scheduled compaction");
+    }
+
+    /// The state gauges at this moment.
+    pub(crate) fn observe(&self) -> (StateValues, Totals) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        let sizes = self.storage.sizes().unwrap_or_default();
+        let watch = self.hub.counters();
+        let values = StateValues {
+            has_leader: f64::from(self.leader() != 0),
+            is_leader: f64::from(self.is_leader()),
+            is_learner: f64::from(self.is_learner()),
+            committed: load(&self.progress.commit),
+            applied: load(&self.progress.applied),
+            pending: load(&self.progress.pending),
+            quota: self.config.quota_bytes.map_or(-1.0, |quota| quota as f64),
+            db_size: sizes.file_bytes as f64,
+            db_in_use: sizes.live_bytes as f64,
+            keys: self.reader.keys() as f64,
+            revision: self.reader.current_revision() as f64,
+            compact_revision: self.reader.compact_revision() as f64,
+            compaction_last: self.progress.compacted_at.load(Ordering::Relaxed) as f64,
+            put_bytes: load(&self.progress.put_bytes),
+            watch_streams: watch.streams as f64,
+            watchers: watch.watchers as f64,
+            slow_watchers: watch.slow_watchers as f64,
+            pending_events: watch.pending_events as f64,
+            wal_bytes: load(&self.progress.wal_bytes),
+            ..StateValues::default()
+        };
+        (values, Totals { events: watch.events_total, cpu_seconds: 0.0 })
+    }
+}
