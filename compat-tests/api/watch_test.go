@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/grpc/codes"
 
 	. "etched.local/compat-tests/harness"
 )

@@ -8,7 +8,8 @@
 // answer in full; a line that differs between the servers fails the test unless differences.txt
 // names it with a reason. Both servers announce the same peer URL, so cluster and member ids are
 // equal and compared as they are; ids that a server picks at random, ports and the term of its
-// start are replaced by names first.
+// start are replaced by names first. With COMPAT_TRANSCRIPTS set to a folder, what was observed is
+// kept there, one file per test and server.
 package harness
 
 import (
@@ -68,6 +69,7 @@ func OnBoth(t *testing.T, body func(c *Case), flags ...string) {
 func runBody(t *testing.T, kind Kind, body func(*Case), flags []string) *Transcript {
 	server := Start(t, kind, flags...)
 	c := newCase(t, server)
+	t.Cleanup(func() { c.transcript.save(t.Name()) })
 	body(c)
 	return c.transcript
 }
@@ -115,12 +117,23 @@ func (c *Case) Record(step string, m proto.Message) { c.transcript.add(step, ren
 // steps, for bodies that walk a Go map.
 func (c *Case) RecordUnder(name string, m proto.Message) {
 	c.Helper()
+	c.addUnder(name, render(m))
+}
+
+// NoteUnder does the same with a text.
+func (c *Case) NoteUnder(name, text string) {
+	c.Helper()
+	c.addUnder(name, textLines(text))
+}
+
+func (c *Case) addUnder(name string, lines []Line) {
+	c.Helper()
 	for _, step := range c.transcript.Steps {
 		if step.Name == name {
 			c.Fatalf("two steps are called %q", name)
 		}
 	}
-	c.transcript.addUnder(name, render(m))
+	c.transcript.addUnder(name, lines)
 }
 
 // Note adds a text to the transcript, line by line.

@@ -2,6 +2,8 @@ package harness
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -60,6 +62,23 @@ func (t *Transcript) words(text string) string {
 		}
 	}
 	return text
+}
+
+// save keeps the transcript for a reader, if the environment names a folder for it.
+func (t *Transcript) save(test string) {
+	folder := os.Getenv("COMPAT_TRANSCRIPTS")
+	if folder == "" {
+		return
+	}
+	var text strings.Builder
+	for _, step := range t.Steps {
+		fmt.Fprintf(&text, "# %s\n", step.Name)
+		for _, line := range step.Lines {
+			fmt.Fprintf(&text, "%s: %s\n", line.Path, line.Value)
+		}
+	}
+	_ = os.MkdirAll(folder, 0o755)
+	_ = os.WriteFile(filepath.Join(folder, strings.ReplaceAll(test, "/", ".")+".txt"), []byte(text.String()), 0o644)
 }
 
 // Difference is one line that is not the same on both servers.
