@@ -123,6 +123,20 @@ fn a_mark_above_the_commit_index_is_not_valid_and_releases_nothing() {
 }
 
 #[test]
+fn entries_that_were_replaced_from_below_the_mark_are_not_read() {
+    let (_temp, dir, mut wal) = new_log();
+    let old: Vec<_> = (1..=9).map(|index| entry(index, 5)).collect();
+    wal.save(Some(&state(3)), &old, false).unwrap();
+    let new: Vec<_> = (5..=6).map(|index| Entry { term: 2, ..entry(index, 5) }).collect();
+    wal.save(Some(&HardState { term: 2, vote: 0, commit: 6 }), &new, false).unwrap();
+    let at = SnapshotMark { term: 2, ..mark(6) };
+    wal.save_snapshot(&at).unwrap();
+    drop(wal);
+    let (wal, contents) = open(&dir, &at).unwrap();
+    assert_eq!((contents.entries, wal.last_index()), (vec![], 6));
+}
+
+#[test]
 fn a_mark_from_the_leader_replaces_the_log() {
     let (_temp, dir, mut wal) = new_log();
     wal.save(Some(&state(3)), &(1..=9).map(|index| entry(index, 5)).collect::<Vec<_>>(), false)
