@@ -20,7 +20,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Set for the child that dies without a close.
 const DIES: &str = "ETCHED_MEASURE_DIES";
-const BUFFERED_COMMITS_PER_CHECKPOINT_BYTES: usize = 64_000_000;
+
+const CHECKPOINT_EVERY_BYTES: usize = 64_000_000;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -33,12 +34,7 @@ fn main() {
     let file = Path::new(&folder).join("db");
     let options = Options { cache_bytes, ..Options::default() };
     if std::env::var_os(DIES).is_some() {
-        let (storage, _) = Storage::open(&file, options).expect("it is whole");
-        println!("in a fresh process before the scan: {} MB", resident_bytes() >> 20);
-        timed("full scan in a fresh process", || scan(&storage, 2));
-        println!("and after it: {} MB", resident_bytes() >> 20);
-        checkpoint_then_buffered(&storage, records, each);
-        std::process::abort();
+        die(&file, options, records, each);
     }
     let (storage, _) = timed("open a new file", || Storage::open(&file, options.clone()));
     fill(&storage, records, each);
@@ -66,6 +62,16 @@ fn main() {
     removals(&storage, records);
     timed("defragment", || storage.defragment());
     report(&storage, "defragmented");
+}
+
+/// What the child does.
+fn die(file: &Path, options: Options, records: usize, each: usize) -> ! {
+    let (storage, _) = Storage::open(file, options).expect("it is whole");
+    println!("in a fresh process before the scan: {} MB", resident_bytes() >> 20);
+    timed("full scan in a fresh process", || scan(&storage, 2));
+    println!("and after it: {} MB", resident_bytes() >> 20);
+    checkpoint_then_buffered(&storage, records, each);
+    std::process::abort();
 }
 
 fn timed<T>(what: &str, call: impl FnOnce() -> etched_storage::Result<T>) -> T {
@@ -104,7 +110,7 @@ fn fill(storage: &Storage, records: usize, each: usize) {
         let commit = Commit { applied: applied(end), records: rows, ..Commit::default() };
         let (start, before) = (Instant::now(), cpu());
         since += (end - at) * 320;
-        let durable = since >= BUFFERED_COMMITS_PER_CHECKPOINT_BYTES;
+        let durable = since >= CHECKPOINT_EVERY_BYTES;
         let durability = if durable { Durability::Checkpoint } else { Durability::Buffered };
         storage.commit(&commit, durability).expect("the folder has room");
         cpu_spent += cpu() - before;

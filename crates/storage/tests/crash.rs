@@ -90,7 +90,7 @@ fn carry_out(file: &mut Vec<u8>, step: &Step) {
 fn run(seed: u64) -> (Vec<Step>, Vec<Written>) {
     let medium = MemMedium::default();
     let mut written = Vec::new();
-    let (storage, _) = medium.open().unwrap();
+    let (storage, _) = medium.open().expect("an empty disk");
     let mut workload = Workload::new(seed);
     let created =
         Written { from: 0, until: medium.steps(), durable: true, after: workload.model.clone() };
@@ -99,11 +99,11 @@ fn run(seed: u64) -> (Vec<Step>, Vec<Written>) {
         let from = medium.steps();
         let durable = round % 3 == 2;
         if round == 5 {
-            storage.defragment().unwrap();
+            storage.defragment().expect("there is room");
         } else {
             let commit = workload.commit(12);
             let durability = if durable { Durability::Checkpoint } else { Durability::Buffered };
-            storage.commit(&commit, durability).unwrap();
+            storage.commit(&commit, durability).expect("there is room");
         }
         let after = workload.model.clone();
         written.push(Written {

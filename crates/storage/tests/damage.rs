@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn filled() -> (MemMedium, Workload) {
     quiet_panics();
     let medium = MemMedium::default();
-    let (storage, _) = medium.open().unwrap();
+    let (storage, _) = medium.open().expect("an empty disk");
     let mut workload = Workload::new(5);
     workload.fill(&storage, 6, 60);
     drop(storage);
@@ -99,7 +99,7 @@ fn right_or_error(storage: &Storage, model: &Model) -> bool {
 fn a_flipped_byte_in_a_closed_file_gives_right_answers_or_an_error() {
     let (medium, workload) = filled();
     let (bytes, model) = (medium.main_bytes(), workload.model.clone());
-    for_each_place(places(&bytes, 601), {
+    for_each_place(places(&bytes, 2503), {
         let bytes = bytes.clone();
         move |place| {
             let mut bytes = bytes.clone();
@@ -122,7 +122,7 @@ fn a_flipped_byte_in_a_closed_file_gives_right_answers_or_an_error() {
 fn a_byte_flipped_under_an_open_file_gives_right_answers_or_an_error_also_in_part_scans() {
     let (medium, workload) = filled();
     let (bytes, model) = (medium.main_bytes(), workload.model);
-    let (mut detected, tried) = (0, places(&bytes, 1009));
+    let (mut detected, tried) = (0, places(&bytes, 4001));
     let count = tried.len();
     for place in tried {
         let medium = MemMedium::with_main(bytes.clone());
@@ -156,7 +156,7 @@ fn a_byte_flipped_under_an_open_file_gives_right_answers_or_an_error_also_in_par
 fn writing_to_a_damaged_file_never_turns_into_wrong_data() {
     let (medium, workload) = filled();
     let (bytes, model) = (medium.main_bytes(), workload.model);
-    for_each_place(places(&bytes, 3001), move |place| {
+    for_each_place(places(&bytes, 9001), move |place| {
         let mut bytes = bytes.clone();
         bytes[place] ^= 0x04;
         let medium = MemMedium::with_main(bytes);
