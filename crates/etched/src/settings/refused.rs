@@ -217,7 +217,7 @@ impl Refused {
 impl fmt::Display for Later {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { setting, what, instead } = self;
-        write!(out, "{setting} is refused: {what} is not part of this version of etched yet")?;
+        write!(out, "{setting} is refused: this version of etched does not support {what} yet")?;
         if instead.is_empty() { Ok(()) } else { write!(out, " ({instead})") }
     }
 }
