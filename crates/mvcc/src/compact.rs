@@ -52,6 +52,7 @@ impl Compaction {
     }
 
     pub(crate) fn schedule(&mut self, revision: i64) -> Result<HashJob, Error> {
+        let wanted = self.is_complete();
         let mut shared = self.core.shared.write();
         let floor = shared.floor;
         if revision <= floor {
@@ -61,15 +62,19 @@ impl Compaction {
             return Err(Error::FutureRevision);
         }
         shared.floor = revision;
-        let wanted = self.state.scheduled == self.state.finished;
         self.state.scheduled = Some(revision);
         self.moved = true;
         let (core, pin) = (Arc::clone(&self.core), self.core.pins.pin(floor));
         Ok(HashJob { core, revision, compact_revision: floor, wanted, _pin: pin })
     }
 
+    /// Whether nothing is left of the last compaction.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.state.scheduled == self.state.finished
+    }
+
     pub(crate) fn sweep(&mut self, budget: usize) -> Option<Sweep> {
-        let floor = self.state.scheduled.filter(|_| self.state.scheduled != self.state.finished)?;
+        let floor = self.state.scheduled.filter(|_| !self.is_complete())?;
         let mut shared = self.core.shared.write();
         if self.core.pins.lowest().is_some_and(|lowest| lowest < floor) {
             return None;

@@ -33,9 +33,9 @@ impl Reader {
     /// [`Error::Compacted`], [`Error::FutureRevision`], [`Error::UnknownSortTarget`] (only for a request that
     /// [`check::range`](crate::check::range) refuses), [`Error::Records`].
     pub fn range(&self, request: &RangeRequest) -> Result<(RangeReply, i64), Error> {
-        range::check_target(request)?;
         let shared = self.core.shared.read();
         let (revision, current) = (shared.resolve(request.revision)?, shared.current);
+        range::check_target(request)?;
         if range::is_small(&shared.tree, request, revision, current) {
             let selection = range::select(&shared.tree, request, revision, true);
             let revisions = selection.revisions(request);

@@ -270,6 +270,12 @@ impl Store {
         self.core.shared.read().memory.bytes()
     }
 
+    /// Whether nothing is left of the last compaction.
+    #[cfg(test)]
+    pub(crate) fn compaction_is_complete(&self) -> bool {
+        self.compaction.is_complete()
+    }
+
     fn count(&self, keys: Keys<'_>) -> usize {
         let shared = self.core.shared.read();
         shared.tree.count(keys, shared.current)

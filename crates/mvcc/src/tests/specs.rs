@@ -1,0 +1,1 @@
+//! Single behaviours that a random history says too little about.
