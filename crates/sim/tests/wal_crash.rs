@@ -1,6 +1,8 @@
 //! Whatever a crash takes, a log that opens again holds a prefix of what was written to it, and all
 //! of what `save` had made durable.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are outside the lint's own exception")]
+
 use std::path::Path;
 
 use bytes::Bytes;

@@ -1,5 +1,7 @@
 //! Damage is refused, a torn end is cut off, and nothing else is ever read as it was not written.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are outside the lint's own exception")]
+
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;

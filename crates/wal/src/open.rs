@@ -99,6 +99,9 @@ fn prepare_tail(file: &impl DiskFile, end: End, options: &Options) -> io::Result
 /// The snapshot marks of the log in `dir` that were committed: index at or below the commit of the
 /// newest hard state; in the order they were written. Takes no lock and changes nothing.
 ///
+/// To be called before [`Wal::open`](crate::Wal::open), not beside it: closing a file gives up the
+/// record locks that this process has on it (the ones that etcd heeds).
+///
 /// # Errors
 /// [`Error::Io`], [`Error::NotFound`], [`Error::Damaged`] unless it is a torn end.
 pub fn valid_snapshots<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<SnapshotMark>, Error> {

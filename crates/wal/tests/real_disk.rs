@@ -1,5 +1,7 @@
 //! The log on real files: names, sizes, locks, and a log of real etcd.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are outside the lint's own exception")]
+
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -90,9 +92,9 @@ fn a_segment_is_cut_at_its_used_length_and_the_next_is_named_after_what_follows(
 fn release_keeps_what_the_newest_usable_mark_needs() {
     let (_temp, dir, mut wal) = new_log();
     three_segments(&mut wal);
-    assert_eq!(wal.release_to(40).unwrap(), [PathBuf::new(); 0]);
+    assert!(wal.release_to(40).unwrap().is_empty());
     wal.save_snapshot(&mark(35)).unwrap();
-    assert_eq!(wal.release_to(34).unwrap(), [PathBuf::new(); 0]);
+    assert!(wal.release_to(34).unwrap().is_empty());
     let removed = wal.release_to(36).unwrap();
     assert_eq!(
         removed,
@@ -116,7 +118,7 @@ fn a_mark_above_the_commit_index_is_not_valid_and_releases_nothing() {
     let (_temp, dir, mut wal) = new_log();
     three_segments(&mut wal);
     wal.save_snapshot(&mark(50)).unwrap();
-    assert_eq!(wal.release_to(50).unwrap(), [PathBuf::new(); 0]);
+    assert!(wal.release_to(50).unwrap().is_empty());
     assert_eq!(valid_snapshots(&RealDisk, &dir).unwrap(), [SnapshotMark::default()]);
     wal.save(Some(&state(50)), &[], true).unwrap();
     assert_eq!(wal.release_to(50).unwrap().len(), 2);
