@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p etched-mvcc --example watch_fan_out`
 
+#![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+
 use std::hint::black_box;
 use std::ops::ControlFlow;
 use std::task::{Context, Waker};
@@ -55,7 +57,12 @@ fn record(key: &Bytes, main: i64) -> (Revision, Record) {
 
 /// `watchers` on `streams` streams, the n-th of them on `key(n % keys)`; `revisions` writes of the keys
 /// in turn, in batches of `batch`.
-fn measure(name: &str, (streams, watchers, keys): (usize, usize, usize), revisions: i64, batch: i64) {
+fn measure(
+    name: &str,
+    (streams, watchers, keys): (usize, usize, usize),
+    revisions: i64,
+    batch: i64,
+) {
     let (hub, _catch_up) = Hub::new(1, 0);
     let limits = Limits { outbox_bytes: 64 << 20, fragment_bytes: 2 << 20, group: 0 };
     let streams: Vec<Stream> = (0..streams).map(|_| hub.open_stream(limits)).collect();
@@ -65,7 +72,7 @@ fn measure(name: &str, (streams, watchers, keys): (usize, usize, usize), revisio
     }
     let cx = Context::from_waker(Waker::noop());
     let mut replies = Vec::new();
-    let mut drain = |replies: &mut Vec<_>| {
+    let drain = |replies: &mut Vec<_>| {
         for stream in &streams {
             let header = ResponseHeader::default();
             while stream.poll_replies(&cx, &header, 1 << 20, replies).is_ready() {}
@@ -97,6 +104,11 @@ fn measure(name: &str, (streams, watchers, keys): (usize, usize, usize), revisio
 fn main() {
     measure("1 key, 1000 watchers, 100 streams, batches of 1", (100, 1_000, 1), 2_000, 1);
     measure("1 key, 1000 watchers, 100 streams, batches of 10", (100, 1_000, 1), 2_000, 10);
-    measure("10000 keys, 10000 watchers, 100 streams, batches of 100", (100, 10_000, 10_000), 100_000, 100);
+    measure(
+        "10000 keys, 10000 watchers, 100 streams, batches of 100",
+        (100, 10_000, 10_000),
+        100_000,
+        100,
+    );
     measure("10000 keys, nobody watches, batches of 100", (1, 0, 10_000), 200_000, 100);
 }

@@ -297,11 +297,12 @@ impl Inner {
 
 impl Reading {
     fn read(&mut self, history: &dyn History, budget: &Budget) -> Result<(), RecordsError> {
+        let mut rooms = self.rooms.clone();
         self.scan(history, budget)?;
         let mut events: Vec<Event<'_>> =
             self.records.iter().map(|(revision, record)| Event::new(*revision, record)).collect();
         for member in &mut self.members {
-            member.make_answers(&mut events, history)?;
+            member.make_answers(&mut events, &mut rooms[member.room], history)?;
         }
         Ok(())
     }
@@ -373,8 +374,7 @@ impl Member {
             return false;
         }
         self.taking = main;
-        let expected = EVENT_BYTES + event::expected_len(record, self.wants.prev_kv);
-        *room = room.saturating_sub(expected);
+        *room = room.saturating_sub(EVENT_BYTES + record.bytes.len());
         true
     }
 
@@ -384,9 +384,12 @@ impl Member {
         self.stopped.unwrap_or(until).max(self.cursor.next)
     }
 
+    /// Makes answers of what it took, as far as its stream has room for the events as they are: values
+    /// before a change can be much larger than the change.
     fn make_answers(
         &mut self,
         events: &mut [Event<'_>],
+        room: &mut usize,
         history: &dyn History,
     ) -> Result<(), RecordsError> {
         let mut revisions = 0;
@@ -394,6 +397,10 @@ impl Member {
         for place in self.taken.drain(..) {
             let event = &mut events[place];
             if event.revision.main != last {
+                if *room == 0 {
+                    self.stopped = Some(event.revision.main);
+                    break;
+                }
                 if revisions % REVISIONS_PER_ANSWER == 0 {
                     self.answers.push(Vec::new());
                 }
@@ -401,7 +408,9 @@ impl Member {
                 last = event.revision.main;
             }
             let answer = self.answers.last_mut().expect("begun with its first revision");
-            answer.push(event.encoded(self.wants.prev_kv, history)?);
+            let event = event.encoded(self.wants.prev_kv, history)?;
+            *room = room.saturating_sub(EVENT_BYTES + event.len());
+            answer.push(event);
         }
         Ok(())
     }

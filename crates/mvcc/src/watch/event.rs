@@ -63,11 +63,6 @@ impl<'a> Event<'a> {
     }
 }
 
-/// About how many bytes the event of a record takes, known before any lookup.
-pub(super) fn expected_len(record: &Record, prev_kv: bool) -> usize {
-    if prev_kv && !is_create(record) { 2 * record.bytes.len() } else { record.bytes.len() }
-}
-
 /// The key of an encoded `mvccpb.KeyValue`: its first field.
 pub(super) fn key_of(record: &[u8]) -> &[u8] {
     let mut rest = record;

@@ -80,7 +80,7 @@ pub(super) struct StreamState {
     pub(super) watchers: BTreeMap<i64, Id>,
     /// The next id to try for a watcher that brings none.
     pub(super) next_watch_id: i64,
-    /// Watchers that wait for room, in the order in which they began to.
+    /// Watchers that wait for room.
     pub(super) parked: FxHashMap<Id, Cursor>,
 }
 

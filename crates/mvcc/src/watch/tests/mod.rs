@@ -146,7 +146,11 @@ fn event_text(event: &mvccpb::Event) -> String {
     let kv = event.kv.as_ref().expect("an event has its kv");
     let text = |bytes: &bytes::Bytes| String::from_utf8_lossy(bytes).into_owned();
     let mut line = if event.r#type == mvccpb::event::EventType::Delete as i32 {
-        let bare = mvccpb::KeyValue { key: kv.key.clone(), mod_revision: kv.mod_revision, ..Default::default() };
+        let bare = mvccpb::KeyValue {
+            key: kv.key.clone(),
+            mod_revision: kv.mod_revision,
+            ..Default::default()
+        };
         assert_eq!(*kv, bare, "a delete tells only key and revision");
         format!("-{}:{}", text(&kv.key), kv.mod_revision)
     } else {

@@ -20,7 +20,7 @@ use super::*;
 use crate::record::{Record, RecordsError, Revision};
 use crate::watch::History;
 
-const SEEDS: u64 = 4_000;
+const SEEDS: u64 = 2_000;
 const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 #[test]
@@ -32,7 +32,7 @@ fn every_watcher_gets_its_events_once_in_order_whatever_the_interleaving() {
     // The seeds reach what they are meant to reach.
     let Totals { events, caught_up, fragments, progress, compacted } = totals;
     assert!(events > 100_000 && caught_up > 10_000, "{totals:?}");
-    assert!(fragments > 1_000 && progress > 2_000 && compacted > 500, "{totals:?}");
+    assert!(fragments > 1_000 && progress > 1_000 && compacted > 1_000, "{totals:?}");
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -58,7 +58,8 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let mixed = (self.0 ^ (self.0 >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         ((mixed >> 33) as usize) % bound
     }
@@ -174,8 +175,13 @@ struct Watched {
 
 impl World {
     fn new(apply: Apply, seed: u64) -> Self {
-        let mut world =
-            Self { apply, random: Random(seed), seed, clients: Vec::new(), totals: Totals::default() };
+        let mut world = Self {
+            apply,
+            random: Random(seed),
+            seed,
+            clients: Vec::new(),
+            totals: Totals::default(),
+        };
         for _ in 0..1 + world.random.below(3) {
             world.open();
         }
@@ -338,7 +344,8 @@ impl World {
                 let missing = watched.matching(&changes, current);
                 assert!(missing.is_empty(), "seed {}: {watched:?} misses {missing:?}", self.seed);
             }
-            let told = |watched: &Watched| !watched.compacted && watched.request.start_revision <= current;
+            let told =
+                |watched: &Watched| !watched.compacted && watched.request.start_revision <= current;
             let all = !client.watchers.is_empty() && client.watchers.values().all(told);
             client.stream.progress();
             let answers = lines(&client.stream);
@@ -352,7 +359,7 @@ impl World {
 
 /// What answers are held against.
 struct Check {
-    changes: Vec<Change>,
+    changes: Vec<Arc<Change>>,
     floor: i64,
     current: i64,
     seed: u64,
@@ -450,13 +457,14 @@ impl Watched {
     }
 
     /// What it wants after what it has seen, up to a revision.
-    fn matching<'a>(&self, changes: &'a [Change], upto: i64) -> Vec<&'a Change> {
+    fn matching<'a>(&self, changes: &'a [Arc<Change>], upto: i64) -> Vec<&'a Change> {
         let next = self.next();
         let wanted = |change: &&Change| {
             let revision = change.revision.main;
             revision >= next && revision <= upto && self.holds(&change.key) && self.takes(change)
         };
-        changes.iter().filter(wanted).collect()
+        let begin = changes.partition_point(|change| change.revision.main < next);
+        changes[begin..].iter().map(|change| &**change).filter(wanted).collect()
     }
 
     fn holds(&self, key: &str) -> bool {

@@ -1,10 +1,12 @@
 //! A store that keeps every change, and shows what compaction would leave of them.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
+use rustc_hash::FxHashSet;
 
 use etched_proto::mvccpb::KeyValue;
 
@@ -34,7 +36,7 @@ pub(super) struct Past {
 }
 
 struct Log {
-    changes: Vec<Change>,
+    changes: Vec<Arc<Change>>,
     current: i64,
     compacted: i64,
 }
@@ -58,7 +60,8 @@ impl Past {
             };
             let prev = log.at(key, main - 1);
             let revision = Revision { main, sub };
-            log.changes.push(Change { revision, key: key.clone(), kv, prev, pruned: false });
+            let change = Change { revision, key: key.clone(), kv, prev, pruned: false };
+            log.changes.push(Arc::new(change));
         }
         if log.changes.len() > begin {
             log.current = main;
@@ -71,10 +74,12 @@ impl Past {
         let mut log = self.log.lock();
         log.compacted = revision;
         let Log { changes, .. } = &mut *log;
-        let mut newest = std::collections::HashSet::new();
+        let mut newest = FxHashSet::default();
         for change in changes.iter_mut().rev().filter(|change| change.revision.main <= revision) {
             let kept = change.kv.is_some() || change.revision.main == revision;
-            change.pruned |= !(newest.insert(change.key.clone()) && kept);
+            if !(newest.insert(change.key.clone()) && kept) {
+                Arc::make_mut(change).pruned = true;
+            }
         }
     }
 
@@ -82,7 +87,7 @@ impl Past {
         self.log.lock().current
     }
 
-    pub(super) fn changes(&self) -> Vec<Change> {
+    pub(super) fn changes(&self) -> Vec<Arc<Change>> {
         self.log.lock().changes.clone()
     }
 }
@@ -97,7 +102,7 @@ impl Change {
 
 impl Log {
     fn at(&self, key: &str, revision: i64) -> Option<KeyValue> {
-        let of_key = |change: &&Change| change.key == key && change.revision.main <= revision;
+        let of_key = |change: &&Arc<Change>| change.key == key && change.revision.main <= revision;
         self.changes.iter().rev().find(of_key)?.kv.clone()
     }
 

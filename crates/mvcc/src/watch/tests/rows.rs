@@ -250,8 +250,12 @@ fn the_events_of_one_revision_come_in_one_answer_in_the_order_of_execution() {
     server.write(&ops("a=5"));
     let mut seen = lines(&stream);
     seen.sort();
-    let expected =
-        ["0@2 +b=1:2 +a=3:2 -b:2", "0@3 +a=5:3", "1@2 +b=1:2 -b:2", "2@2 +b=1:2 +c=2:2 +x=4:2 -b:2"];
+    let expected = [
+        "0@2 +b=1:2 +a=3:2 -b:2",
+        "0@3 +a=5:3",
+        "1@2 +b=1:2 -b:2",
+        "2@2 +b=1:2 +c=2:2 +x=4:2 -b:2",
+    ];
     assert_eq!(seen, expected);
 }
 
@@ -444,6 +448,12 @@ fn the_counters_follow_streams_watchers_and_events() {
     let counters = server.hub.counters();
     assert_eq!((counters.streams, counters.watchers, counters.slow_watchers), (1, 3, 1));
     assert_eq!((counters.pending_events, counters.events_total), (2, 0));
+    let cx = Context::from_waker(Waker::noop());
+    for _ in 0..3 {
+        assert!(stream.poll_replies(&cx, &HEADER, 1, &mut Vec::new()).is_ready());
+    }
+    let counters = server.hub.counters();
+    assert_eq!((counters.pending_events, counters.events_total), (1, 1), "two created, one event");
     server.catch_up();
     drain(&stream);
     let counters = server.hub.counters();

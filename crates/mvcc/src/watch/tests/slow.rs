@@ -61,6 +61,23 @@ fn a_stream_that_is_not_read_holds_bounded_memory_and_loses_nothing() {
 }
 
 #[test]
+fn values_before_a_change_count_as_memory_too() {
+    let mut server = Server::new();
+    let big = "x".repeat(10_000);
+    for _ in 0..50 {
+        server.put("a", &big);
+        server.delete("a");
+    }
+    let stream = server.open_with(50_000);
+    let deletes = WatchCreateRequest { filters: vec![0], prev_kv: true, ..watch_key("a") };
+    stream.create(&from(2, deletes)).expect("created");
+    server.catch_up();
+    assert_eq!(server.hub.counters().pending_events, 5);
+    let answers = settle(&mut server, &[&stream], &Budget::default()).remove(0);
+    assert_eq!(event_revisions(&answers), (3..=101).step_by(2).collect::<Vec<i64>>());
+}
+
+#[test]
 fn an_answer_larger_than_the_limit_still_gets_through() {
     let mut server = Server::new();
     let stream = server.open_with(10);
@@ -187,8 +204,44 @@ fn every_watcher_moves_on_while_others_never_catch_up() {
         server.round(&budget).wakes.wake_all();
         drain(&other);
         let answers = drain(&stream);
-        rare_seen = answers.iter().any(|answer| event_revisions(std::slice::from_ref(answer)) == [rare]);
+        rare_seen =
+            answers.iter().any(|answer| event_revisions(std::slice::from_ref(answer)) == [rare]);
     }
+}
+
+#[test]
+fn a_watcher_of_a_rare_key_does_not_wait_for_the_backlog_of_its_neighbour() {
+    let mut server = Server::new();
+    for value in 0..500 {
+        server.put("busy", &value.to_string());
+    }
+    let rare = server.put("rare", "x");
+    let stream = server.open_with(300);
+    stream.create(&from(2, watch_key("busy"))).expect("created");
+    stream.create(&from(2, watch_key("rare"))).expect("created");
+    drain(&stream);
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        server.round(&Budget::default()).wakes.wake_all();
+        seen.extend(event_revisions(&drain(&stream)));
+    }
+    assert!(seen.contains(&rare), "{seen:?}");
+}
+
+/// A watcher in sync may fill the stream again and again before a round begins.
+#[test]
+fn a_turn_brings_something_even_if_the_stream_has_filled_up_again() {
+    let mut server = Server::new();
+    server.put("a", "2");
+    let stream = server.open_with(500);
+    stream.create(&watch_key("b")).expect("created");
+    stream.create(&from(2, watch_key("a"))).expect("created");
+    for value in ["3", "4", "5"] {
+        server.put("b", value);
+    }
+    assert_eq!(server.hub.counters().slow_watchers, 2, "the stream is full");
+    server.round(&Budget::default()).wakes.wake_all();
+    assert_eq!(event_revisions(&drain(&stream)), [3, 4, 2]);
 }
 
 #[test]
@@ -203,7 +256,10 @@ fn watchers_at_nearby_revisions_share_one_scan() {
     }
     let round = server.round(&Budget::default());
     assert!(round.worked && !round.more && server.hub.counters().slow_watchers == 0);
-    assert_eq!(event_revisions(&drain(&stream)).len(), (2..42).map(|start| 52 - start).sum::<i64>() as usize);
+    assert_eq!(
+        event_revisions(&drain(&stream)).len(),
+        (2..42).map(|start| 52 - start).sum::<i64>() as usize
+    );
 }
 
 #[test]
