@@ -8,10 +8,10 @@ use crate::record::RecordsError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The revision asked for is below the compacted one.
-    #[error("mvcc: required revision has been compacted")]
+    #[error("etcdserver: mvcc: required revision has been compacted")]
     Compacted,
     /// The revision asked for is above the current one.
-    #[error("mvcc: required revision is a future revision")]
+    #[error("etcdserver: mvcc: required revision is a future revision")]
     FutureRevision,
     /// `ignore_value` or `ignore_lease` on a key that does not exist; an operation without content.
     #[error("etcdserver: key not found")]

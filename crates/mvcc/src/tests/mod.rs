@@ -6,3 +6,4 @@ mod model;
 mod replay;
 mod requests;
 mod specs;
+mod transcripts;
