@@ -18,8 +18,8 @@
 //! 2. All answers of a stream (created, canceled, events, progress) go through one queue, so that
 //!    progress stands behind every event it vouches for.
 //! 3. The hub's revision is the last one notified, never ahead of what the streams were offered.
-//! 4. An outbox holds at most twice its limit and two revisions, whatever the client does (its answers to
-//!    requests come on top: the shell asks [`Stream::poll_room`] before it takes the next request).
+//! 4. An outbox holds events of at most twice its limit and two revisions, whatever the client does.
+//!    Answers to its requests come on top: the shell asks [`Stream::poll_room`] before it takes the next.
 //!
 //! It knows no gRPC, no runtime and no clock: intervals and threads belong to the shell.
 

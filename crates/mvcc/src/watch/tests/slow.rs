@@ -372,6 +372,16 @@ fn a_batch_wakes_each_waiting_stream_once() {
 }
 
 #[test]
+#[should_panic(expected = "revision 2 notified after 2")]
+fn a_revision_notified_twice_stops_the_process() {
+    let server = Server::new();
+    let records = server.past.commit(&[Op::Put("a".into(), "2".into())]);
+    for _ in 0..2 {
+        server.hub.notify(&records, &*server.past).expect("readable").wake_all();
+    }
+}
+
+#[test]
 fn nobody_is_woken_by_keys_that_nobody_watches() {
     let server = Server::new();
     let stream = server.open();
