@@ -276,7 +276,8 @@ impl Model {
     pub fn expect(&self, storage: &Storage) {
         let mut expected = self.clone();
         expected.rows.retain(|_, rows| !rows.is_empty());
-        assert_eq!(Self::read(storage).expect("the file is whole"), expected);
+        let found = Self::read(storage).expect("the file is whole");
+        assert!(found == expected, "at {:?}: not what was committed", found.applied);
     }
 }
 
