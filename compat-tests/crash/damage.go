@@ -71,11 +71,11 @@ func (c *diskCase) damagedStore() (string, error) {
 	if err := s.stop(); err != nil {
 		return "", err
 	}
-	names, err := filepath.Glob(filepath.Join(c.dataDir(), c.store))
-	if err != nil || len(names) != 1 {
-		return "", fmt.Errorf("%d files match %s, want the store's one", len(names), c.store)
+	store, err := c.store()
+	if err != nil {
+		return "", err
 	}
-	whole, err := os.ReadFile(names[0])
+	whole, err := os.ReadFile(store)
 	if err != nil {
 		return "", err
 	}
@@ -89,12 +89,12 @@ func (c *diskCase) damagedStore() (string, error) {
 			return "", err
 		}
 		offset := c.target(whole, trial)
-		if err := flip(names[0], offset, 1<<c.random.Intn(8)); err != nil {
+		if err := flip(store, offset, 1<<c.random.Intn(8)); err != nil {
 			return "", err
 		}
 		harmed, err := c.damageShows(want)
 		if err != nil {
-			return "", fmt.Errorf("byte %d of %s flipped: %w", offset, filepath.Base(names[0]), err)
+			return "", fmt.Errorf("byte %d of %s flipped: %w", offset, filepath.Base(store), err)
 		}
 		if harmed {
 			refused++
@@ -155,12 +155,18 @@ func (c *diskCase) damageShows(want contents) (bool, error) {
 }
 
 // lostFile: something of a store that a killed server left, ahead of its last checkpoint, is gone.
-func (c *diskCase) lostFile(lose func(dataDir, store string) error) (string, error) {
+// `large` writes come first; enough of them, and the log no longer begins at its beginning.
+func (c *diskCase) lostFile(large int, lose func(dataDir, store string) error) (string, error) {
 	s, client, want, err := c.prepared(300)
 	if err != nil {
 		return "", err
 	}
+	err = fill(client, want, large, 64<<10)
 	client.Close()
+	if err != nil {
+		s.kill()
+		return "", err
+	}
 	if err := s.stop(); err != nil {
 		return "", err
 	}
@@ -173,12 +179,16 @@ func (c *diskCase) lostFile(lose func(dataDir, store string) error) (string, err
 	if err != nil {
 		return "", err
 	}
-	if err := lose(c.dataDir(), filepath.Join(c.dataDir(), c.store)); err != nil {
+	store, err := c.store()
+	if err != nil {
+		return "", err
+	}
+	if err := lose(c.dataDir(), store); err != nil {
 		return "", err
 	}
 	seen, err := c.damageShows(want)
 	if seen {
 		return "refused", err
 	}
-	return "600 of 600 keys", err
+	return fmt.Sprintf("%[1]d of %[1]d keys", len(want)), err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -90,11 +91,28 @@ type diskCase struct {
 	random      *rand.Rand
 	// strict asks for what etched promises beyond etcd: one clear line, and no undetected damage.
 	strict bool
-	// store is a glob below the data dir for the file that holds the flushed records.
-	store string
 }
 
 func (c *diskCase) dataDir() string { return filepath.Join(c.dir, "disk.etcd") }
+
+// store is the file that holds the flushed records: the largest one where etcd has its own.
+func (c *diskCase) store() (string, error) {
+	names, err := filepath.Glob(filepath.Join(c.dataDir(), "member", "snap", "*"))
+	if err != nil || len(names) == 0 {
+		return "", errors.Join(fmt.Errorf("no store in %s", c.dataDir()), err)
+	}
+	largest, most := "", int64(-1)
+	for _, name := range names {
+		info, err := os.Stat(name)
+		if err != nil {
+			return "", err
+		}
+		if info.Size() > most {
+			largest, most = name, info.Size()
+		}
+	}
+	return largest, nil
+}
 
 // prepared starts a server on an empty data dir and fills it.
 func (c *diskCase) prepared(count int) (*server, *clientv3.Client, contents, error) {

@@ -20,11 +20,11 @@ import (
 )
 
 type settings struct {
-	server, only, store string
-	kills               int
-	seed                int64
-	limit               time.Duration
-	oracle              bool
+	server, only string
+	kills        int
+	seed         int64
+	limit        time.Duration
+	oracle       bool
 }
 
 // scenario is one thing that can go wrong; beyond marks those that only etched promises to see.
@@ -44,8 +44,8 @@ func scenarios() []scenario {
 	torn := func(tear func(string, frame) error) func(*settings, *diskCase) (string, error) {
 		return disk(func(c *diskCase) (string, error) { return c.tornWAL(tear) })
 	}
-	lost := func(lose func(string, string) error) func(*settings, *diskCase) (string, error) {
-		return disk(func(c *diskCase) (string, error) { return c.lostFile(lose) })
+	lost := func(large int, lose func(string, string) error) func(*settings, *diskCase) (string, error) {
+		return disk(func(c *diskCase) (string, error) { return c.lostFile(large, lose) })
 	}
 	return []scenario{
 		{"writers on 8 connections and kill -9 at random moments", false, func(s *settings, c *diskCase) (string, error) {
@@ -70,10 +70,12 @@ func scenarios() []scenario {
 			torn(func(name string, f frame) error { return zeroFrom(name, f.offset+8+f.length/2) })},
 		{"a flipped byte in the store is never served", true, disk((*diskCase).damagedStore)},
 		{"a store that is gone loses nothing in silence", true,
-			lost(func(_, store string) error { return os.Remove(store) })},
-		{"a store that was cut in half loses nothing in silence", true, lost(halve)},
+			lost(0, func(_, store string) error { return os.Remove(store) })},
+		{"a store that is gone after its log was shortened loses nothing in silence", true,
+			lost(2500, func(_, store string) error { return os.Remove(store) })},
+		{"a store that was cut in half loses nothing in silence", true, lost(0, halve)},
 		{"a WAL that is gone loses nothing in silence", true,
-			lost(func(dataDir, _ string) error { return os.RemoveAll(filepath.Join(dataDir, "member", "wal")) })},
+			lost(0, func(dataDir, _ string) error { return os.RemoveAll(filepath.Join(dataDir, "member", "wal")) })},
 		{"a data dir that a live server holds is waited for", false, disk((*diskCase).heldDir)},
 	}
 }
@@ -82,7 +84,6 @@ func main() {
 	var s settings
 	flag.StringVar(&s.server, "server", os.Getenv("ETCHED_BIN"), "the binary to break")
 	flag.StringVar(&s.only, "only", ".", "regular expression over the scenarios' names")
-	flag.StringVar(&s.store, "store", "member/snap/etched.redb", "the store's file below the data dir")
 	flag.IntVar(&s.kills, "kills", 60, "how often kill -9 strikes")
 	flag.Int64Var(&s.seed, "seed", time.Now().UnixNano()%1_000_000, "what the random choices follow from")
 	flag.DurationVar(&s.limit, "limit", 4*time.Minute, "the most time the kills may take")
@@ -144,7 +145,7 @@ func runOne(s *settings, each scenario) (string, error) {
 		return "", err
 	}
 	detail, err := each.run(s, &diskCase{
-		binary: binary, dir: dir, random: rand.New(rand.NewSource(s.seed)), strict: !s.oracle, store: s.store,
+		binary: binary, dir: dir, random: rand.New(rand.NewSource(s.seed)), strict: !s.oracle,
 	})
 	if err != nil {
 		return "", fmt.Errorf("%w\n      data dir kept in %s", err, dir)
