@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -141,8 +142,11 @@ func (r *raw) outcome(stream uint32) string {
 				continue
 			}
 			for _, f := range frame.Fields {
-				// Go's protobuf puts a no-break space into its texts in some builds.
-				seen[f.Name] = strings.ReplaceAll(f.Value, "%C2%A0", " ")
+				value := f.Value
+				if decoded, err := url.PathUnescape(value); err == nil && f.Name == "grpc-message" {
+					value = decoded
+				}
+				seen[f.Name] = value
 			}
 			if frame.StreamEnded() {
 				return finish("ended")

@@ -12,6 +12,7 @@ import (
 
 // rule is one line of differences.txt: where etched may differ from etcd, and why.
 type rule struct {
+	number           int
 	test, step, path *regexp.Regexp
 	reason           string
 }
@@ -32,7 +33,7 @@ var loadRules = sync.OnceValues(func() ([]rule, error) {
 		if len(columns) != 4 || columns[3] == "" {
 			return nil, fmt.Errorf("differences.txt:%d: not four columns with a reason", number+1)
 		}
-		rules = append(rules, rule{glob(columns[0]), glob(columns[1]), glob(columns[2]), columns[3]})
+		rules = append(rules, rule{number + 1, glob(columns[0]), glob(columns[1]), glob(columns[2]), columns[3]})
 	}
 	return rules, nil
 })
@@ -43,12 +44,12 @@ func glob(pattern string) *regexp.Regexp {
 	return regexp.MustCompile("^" + quoted + "$")
 }
 
-// allowed is the reason why this difference stands in the list, or "".
-func allowed(rules []rule, test string, d Difference) string {
+// allowed is the rule that this difference stands in the list by, or nil.
+func allowed(rules []rule, test string, d Difference) *rule {
 	for _, r := range rules {
 		if r.test.MatchString(test) && r.step.MatchString(d.Step) && r.path.MatchString(d.Path) {
-			return r.reason
+			return &r
 		}
 	}
-	return ""
+	return nil
 }

@@ -68,7 +68,7 @@ func Binary(name string) string {
 	if name == string(Etched) {
 		return filepath.Join(target, "release", name)
 	}
-	return filepath.Join(target, "compat", "bin", name)
+	return filepath.Join(target, "compat", "etcd", name)
 }
 
 // Start runs a server of this kind on free loopback ports and waits until it serves. It is killed

@@ -30,7 +30,7 @@ var (
 
 // add appends a step whose place in the order is part of its name.
 func (t *Transcript) add(name string, lines []Line) {
-	t.addUnder(fmt.Sprintf("%02d %s", len(t.Steps)+1, name), lines)
+	t.addUnder(fmt.Sprintf("%02d %s", len(t.Steps)+1, t.words(name)), lines)
 }
 
 // addUnder appends a step that the other side finds by its name alone, wherever it comes.
@@ -51,8 +51,11 @@ func (t *Transcript) normal(line Line) string {
 	if name, ok := t.names[line.Value]; ok && idPath.MatchString(line.Path) {
 		return name
 	}
-	return t.words(line.Value)
+	return protobufSpace.Replace(t.words(line.Value))
 }
+
+// protobufSpace undoes what Go's protobuf does to its texts in some builds and not in others.
+var protobufSpace = strings.NewReplacer("\u00a0", " ", "  alarm:", " alarm:")
 
 // words replaces the names inside a longer text.
 func (t *Transcript) words(text string) string {
@@ -97,13 +100,13 @@ func Compare(etcd, etched *Transcript) []Difference {
 		lines, ok := theirs[step.Name]
 		delete(theirs, step.Name)
 		if !ok {
-			found = append(found, Difference{step.Name, "step", "there", absent})
+			found = append(found, Difference{step.Name, "missing step", "there", absent})
 			continue
 		}
 		found = append(found, compareLines(step.Name, step.Lines, lines)...)
 	}
 	for name := range theirs {
-		found = append(found, Difference{name, "step", absent, "there"})
+		found = append(found, Difference{name, "step too many", absent, "there"})
 	}
 	return found
 }
