@@ -45,12 +45,7 @@ struct Stage {
 
 const STAGES: [Stage; 4] = [
     Stage { name: "rust", needs: &[], binary: false, commands: rust },
-    Stage {
-        name: "compat",
-        needs: &[&tools::GO, &tools::PYTHON],
-        binary: true,
-        commands: || vec![with_binary(tools::command("compat-tests", "./run", &[]))],
-    },
+    Stage { name: "compat", needs: &[&tools::GO, &tools::PYTHON], binary: true, commands: compat },
     Stage {
         name: "common",
         needs: &[&tools::GO, &tools::PYTHON, &tools::UNSHARE],
@@ -67,12 +62,26 @@ fn rust() -> Vec<Command> {
         tools::cargo(&["fmt", "--all", "--check"]),
         tools::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
         tools::cargo(&["test", "--workspace", "--no-fail-fast"]),
+        // the tests of the generated sources need the compiler that every other build does without
+        tools::cargo(&["test", "--package", "xtask", "--features", "codegen", "codegen"]),
     ]
+}
+
+fn compat() -> Vec<Command> {
+    vec![
+        go_test("compat-tests/descriptors", "./..."),
+        with_binary(tools::command("compat-tests", "./run", &[])),
+    ]
+}
+
+/// Go tests that need no server; `-v` prints each test, to be counted.
+fn go_test(folder: &str, packages: &str) -> Command {
+    tools::command(folder, "go", &["test", "-v", packages])
 }
 
 fn crash() -> Vec<Command> {
     let program = tools::target().join("compat").join("crash");
-    let checker = tools::command("compat-tests", "go", &["test", "./crash"]);
+    let checker = go_test("compat-tests", "./crash");
     let build = tools::go_build("./crash", &program);
     vec![checker, build, with_binary(Command::new(program))]
 }
@@ -151,7 +160,7 @@ fn counted(mut command: Command) -> Totals {
     while output.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
         let text = String::from_utf8_lossy(&line);
         print!("{text}");
-        tally.line(text.trim());
+        tally.line(text.trim_end());
         line.clear();
     }
     let succeeded = child.wait().is_ok_and(|status| status.success());
@@ -167,10 +176,11 @@ fn shown(command: &Command) -> String {
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-/// Totals as the runners print them: cargo's for each binary, or one plain closing line.
+/// Totals as the runners print them: cargo's for each binary, Go's for each test, or one plain
+/// closing line.
 #[derive(Debug, Default)]
 struct Tally {
-    cargo: Totals,
+    added: Totals,
     /// The last plain line: a command that prints several closes with their sum.
     plain: Option<Totals>,
 }
@@ -179,8 +189,15 @@ impl Tally {
     fn line(&mut self, line: &str) {
         if let Some(result) = line.strip_prefix("test result:") {
             let counts = result.split_once(". ").map_or(result, |(_, counts)| counts);
-            self.cargo =
-                self.cargo.plus(counts_in(counts.split(';'), "ignored").unwrap_or_default());
+            let counts = counts_in(counts.split(';'), "ignored").unwrap_or_default();
+            self.added = self.added.plus(counts);
+        } else if let Some(outcome) = line.strip_prefix("--- ") {
+            match outcome.split_once(": ") {
+                Some(("PASS", _)) => self.added.passed += 1,
+                Some(("FAIL", _)) => self.added.failed += 1,
+                Some(("SKIP", _)) => self.added.skipped += 1,
+                _ => {}
+            }
         } else {
             let counts = line.split_once(": ").filter(|(word, _)| !word.contains(' '));
             let counts = counts.map_or(line, |(_, counts)| counts);
@@ -189,7 +206,7 @@ impl Tally {
     }
 
     fn totals(&self) -> Totals {
-        self.plain.unwrap_or(self.cargo)
+        self.plain.unwrap_or(self.added)
     }
 }
 
@@ -233,6 +250,14 @@ mod tests {
     fn of_plain_lines_the_last_one_counts() {
         let sum = Totals { passed: 9, failed: 1, skipped: 4 };
         assert_eq!(totals(&["crash: 3 passed, 0 failed", "9 passed, 1 failed, 4 skipped"]), sum);
+    }
+
+    #[test]
+    fn tests_of_go_count_without_their_subtests() {
+        let lines =
+            ["=== RUN   TestA", "--- PASS: TestA (0.0s)", "    --- FAIL: TestA/b (0.0s)", "ok"];
+        assert_eq!(totals(&lines), Totals { passed: 1, ..Totals::default() });
+        assert_eq!(totals(&["--- FAIL: TestC (0.0s)"]), Totals { failed: 1, ..Totals::default() });
     }
 
     #[test]

@@ -39,6 +39,20 @@ pub(super) fn generate(
     Ok((parse(&text)?, spent))
 }
 
+/// How many keys a server holds, asked with etcdctl.
+pub(super) fn count_keys(etcdctl: &Path, endpoint: &str) -> Result<u64, String> {
+    let output = Command::new(etcdctl)
+        .args(["--endpoints", endpoint, "get", "", "--prefix", "--count-only", "-w", "fields"])
+        .output()
+        .map_err(|error| format!("{}: {error}", etcdctl.display()))?;
+    let answer = String::from_utf8_lossy(&output.stdout);
+    let count = answer.lines().find_map(|line| line.strip_prefix("\"Count\" : "));
+    let count = count.and_then(|count| count.trim().parse().ok());
+    count.ok_or_else(|| {
+        format!("no count of keys: {answer}{}", String::from_utf8_lossy(&output.stderr))
+    })
+}
+
 /// Reads the tool's report. Requests that failed are an error: their figures would flatter.
 fn parse(report: &str) -> Result<Summary, String> {
     if let Some((_, errors)) = report.split_once("Error distribution:") {

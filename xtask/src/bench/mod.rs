@@ -63,7 +63,7 @@ fn measure(
     scenario: &Scenario,
     server: usize,
     round: u64,
-    binaries: &[PathBuf; 3],
+    binaries: &[PathBuf; 4],
     options: &Options,
     table: &mut Table,
 ) -> Result<(), String> {
@@ -74,6 +74,7 @@ fn measure(
     let setup = Setup {
         binary: binaries[server].clone(),
         benchmark: binaries[2].clone(),
+        etcdctl: binaries[3].clone(),
         folder: folder.clone(),
         requests: options.requests,
         keys: options.keys,
@@ -96,16 +97,21 @@ fn measure(
     Ok(())
 }
 
-/// Builds all that runs: etched, etcd, benchmark.
-fn build() -> Result<[PathBuf; 3], String> {
+/// Builds all that runs: etched, etcd, benchmark, etcdctl.
+fn build() -> Result<[PathBuf; 4], String> {
     if std::env::var_os("ETCHED_BIN").is_none() {
         tools::run(tools::cargo(&["build", "--release", "--package", "etched"]))?;
     }
-    let folder = tools::etcd_folder();
-    let [etcd, benchmark] = ["etcd", "benchmark"].map(|name| folder.join(name));
-    tools::run(tools::go_build("go.etcd.io/etcd/server/v3", &etcd))?;
-    tools::run(tools::go_build("go.etcd.io/etcd/v3/tools/benchmark", &benchmark))?;
-    Ok([tools::etched(), etcd, benchmark])
+    let programs = [
+        ("etcd", "go.etcd.io/etcd/server/v3"),
+        ("benchmark", "go.etcd.io/etcd/v3/tools/benchmark"),
+        ("etcdctl", "go.etcd.io/etcd/etcdctl/v3"),
+    ];
+    for (name, package) in programs {
+        tools::run(tools::go_build(package, &tools::etcd_folder().join(name)))?;
+    }
+    let [etcd, benchmark, etcdctl] = programs.map(|(name, _)| tools::etcd_folder().join(name));
+    Ok([tools::etched(), etcd, benchmark, etcdctl])
 }
 
 fn parse(arguments: &[String]) -> Result<Options, String> {

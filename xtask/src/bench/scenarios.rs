@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::load::generate;
+use super::load::{count_keys, generate};
 use super::server::{Memory, Server, bytes_on_disk};
 
 /// One measured number.
@@ -33,6 +33,8 @@ pub(super) struct Setup {
     pub(super) binary: PathBuf,
     /// etcd's load generator.
     pub(super) benchmark: PathBuf,
+    /// etcd's command-line client.
+    pub(super) etcdctl: PathBuf,
     /// An empty folder for this run.
     pub(super) folder: PathBuf,
     /// Requests of a load scenario.
@@ -69,6 +71,12 @@ impl Setup {
 
     fn start(&self) -> Result<Server, String> {
         Server::start(&self.binary, &self.data_dir())
+    }
+
+    /// A figure of a server that lost or never got its keys would flatter.
+    fn holds_all(&self, server: &Server) -> Result<(), String> {
+        let count = count_keys(&self.etcdctl, &server.endpoint)?;
+        if count == self.keys { Ok(()) } else { Err(format!("{count} keys of {}", self.keys)) }
     }
 }
 
@@ -128,6 +136,7 @@ fn many_keys(setup: &Setup) -> Result<Vec<Figure>, String> {
         figure("peak memory", "MiB", server.memory(Memory::Peak)? / MEBIBYTE),
         figure("on disk", "MiB", bytes_on_disk(&setup.data_dir())? / MEBIBYTE),
     ];
+    setup.holds_all(&server)?;
     server.stop()?;
     figures.extend(restarted(&RESTART_TERM, setup)?);
     figures.extend(restarted(&RESTART_KILL, setup)?);
@@ -164,6 +173,7 @@ fn restarted(names: &Restart, setup: &Setup) -> Result<Vec<Figure>, String> {
         figure(cpu, "s", server.cpu_seconds()?),
         figure(memory, "MiB", server.memory(Memory::Now)? / MEBIBYTE),
     ];
+    setup.holds_all(&server)?;
     overwrite_some(&setup.benchmark, &server, setup.keys)?;
     (names.end)(server)?;
     Ok(figures)
