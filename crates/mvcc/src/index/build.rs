@@ -97,6 +97,11 @@ impl Builder {
         &self.bytes[start..self.ends[place]]
     }
 
+    /// Equal keys were sorted together at every level, so their items hold the same word.
+    fn same_key(&self, a: Item, b: Item) -> bool {
+        a.word == b.word && a.len == b.len && self.key(a.place) == self.key(b.place)
+    }
+
     fn common_prefix(&self) -> usize {
         if self.changes.is_empty() {
             return 0;
@@ -143,7 +148,7 @@ impl Builder {
         let mut part = Part::default();
         let (mut groups, mut bytes): (Vec<Range<usize>>, usize) = (Vec::new(), 0);
         let mut start = 0;
-        for group in items.chunk_by(|a, b| self.key(a.place) == self.key(b.place)) {
+        for group in items.chunk_by(|a, b| self.same_key(*a, *b)) {
             groups.push(start..start + group.len());
             start += group.len();
             bytes += self.key(group[0].place).len();

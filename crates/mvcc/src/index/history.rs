@@ -47,6 +47,12 @@ impl History {
             || self.sealed_of(slot).is_some()
     }
 
+    /// The slots with older changes, some of them several times.
+    pub(super) fn slots(&self) -> impl Iterator<Item = usize> {
+        let sealed = self.sealed.iter().map(|(slot, _)| usize::from(*slot));
+        self.recent.iter().map(Recent::slot).chain(sealed)
+    }
+
     /// Adds a change that is newer than all others of the slot.
     pub(super) fn push(&mut self, slot: usize, entry: Entry) {
         let stop = self.recent.partition_point(|recent| recent.slot() <= slot);

@@ -12,6 +12,9 @@ pub(super) const LEAF_KEYS_MAX: usize = limit(64, 6);
 /// Bytes of a leaf's keys beyond which it is split as well: an insertion moves half of them.
 const LEAF_BYTES_MAX: usize = 32 << 10;
 
+/// Keys that cost as much to look at as one revision to drop.
+const KEYS_PER_BUDGET: usize = 4;
+
 /// What a parent knows of a subtree without looking into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Sums {
@@ -160,7 +163,7 @@ impl Leaf {
         let before = dropped.len();
         self.older.prune_recent(&cuts, dropped);
         self.remove_dead(floor, dropped);
-        *budget = budget.saturating_sub(dropped.len() - before + 1);
+        *budget = budget.saturating_sub(dropped.len() - before + 1 + cuts.len() / KEYS_PER_BUDGET);
         self.sums = self.recount(self.sums.turned);
         Pruned::Done
     }
@@ -199,8 +202,9 @@ impl Leaf {
 
     fn recount(&self, turned: i64) -> Sums {
         let live = self.latest.iter().filter(|entry| entry.is_live()).count();
-        let is_dirty = |slot: &usize| !self.latest[*slot].is_live() || self.older.has(*slot);
-        Sums { live, dirty: (0..self.len()).filter(is_dirty).count(), turned }
+        let mut dirty: Vec<bool> = self.latest.iter().map(|entry| !entry.is_live()).collect();
+        self.older.slots().for_each(|slot| dirty[slot] = true);
+        Sums { live, dirty: dirty.into_iter().filter(|dirty| *dirty).count(), turned }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -21,6 +21,8 @@ mod history;
 mod keys;
 mod leaf;
 mod node;
+#[cfg(test)]
+mod tests;
 
 use std::ops::ControlFlow;
 

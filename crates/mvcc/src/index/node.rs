@@ -229,6 +229,11 @@ impl Inner {
         Self { separators: list, children }
     }
 
+    #[cfg(test)]
+    pub(super) fn children(&self) -> &[Child] {
+        &self.children
+    }
+
     /// The only child, of a root that is to be replaced by it.
     pub(super) fn single_child(&self) -> Option<&Child> {
         if let [child] = self.children.as_slice() { Some(child) } else { None }
@@ -320,9 +325,11 @@ impl Inner {
     }
 
     fn append(&mut self, right: &Self, separator: &[u8]) {
+        let place = self.children.len();
         self.separators.push(separator);
         self.separators.append(&right.separators);
         self.children.extend_from_slice(&right.children);
+        self.fold(place);
     }
 
     fn fits_with(&self, right: &Self) -> bool {

@@ -70,7 +70,7 @@ fn bound() -> impl Strategy<Value = i64> {
     prop_oneof![5 => Just(0), 1 => -2..40i64]
 }
 
-fn put() -> impl Strategy<Value = PutRequest> {
+pub(super) fn put() -> impl Strategy<Value = PutRequest> {
     let flags = (any::<bool>(), prop::bool::weighted(0.2), prop::bool::weighted(0.2));
     let value = prop::sample::select(&["", "v", "w", "x"][..]);
     let lease = prop_oneof![4 => Just(0), 2 => 1..4i64];

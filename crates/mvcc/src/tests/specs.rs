@@ -1,1 +1,314 @@
 //! Single behaviours that a random history says too little about.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use etched_proto::etcdserverpb::request_op::Request;
+use etched_proto::etcdserverpb::{
+    DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest,
+};
+use etched_proto::mvccpb::KeyValue;
+use etched_proto::raw::Wire;
+
+use super::fake::Rig;
+use super::replay::decoded;
+use crate::{Answer, CompactState, Error, Reader, Record, RecordsError, Revision, Store};
+
+fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> PutRequest {
+    PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() }
+}
+
+fn everything() -> RangeRequest {
+    let (key, range_end) = (Bytes::from_static(&[0]), Bytes::from_static(&[0]));
+    RangeRequest { key, range_end, ..RangeRequest::default() }
+}
+
+fn range(reader: &Reader, request: &RangeRequest) -> Vec<KeyValue> {
+    decoded::<RangeResponse>(&reader.range(request).unwrap().0).kvs
+}
+
+impl Rig {
+    fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
+        self.store.put(&put(key, value), &mut self.leases, Answer::Wanted).unwrap();
+    }
+
+    fn delete(&mut self, key: &'static str) {
+        let request = DeleteRangeRequest { key: key.into(), ..DeleteRangeRequest::default() };
+        self.store.delete_range(&request, &mut self.leases, Answer::Wanted).unwrap();
+    }
+
+    fn txn(&mut self, requests: Vec<Request>) -> Result<(), Error> {
+        let success =
+            requests.into_iter().map(|request| RequestOp { request: Some(request) }).collect();
+        let request = TxnRequest { success, ..TxnRequest::default() };
+        self.store.txn(&request, &mut self.leases, Answer::Wanted).map(|_| ())
+    }
+}
+
+#[test]
+fn readers_see_whole_transactions_while_the_writer_goes_on() {
+    let mut rig = Rig::new();
+    let (reader, done) = (rig.store.reader(), AtomicBool::new(false));
+    let keys: Vec<String> = (0..20).map(|nth| format!("{nth:02}")).collect();
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut newest = 0;
+                    while !done.load(Ordering::Acquire) || newest == 0 {
+                        let kvs = range(&reader, &everything());
+                        let revisions: Vec<i64> = kvs.iter().map(|kv| kv.mod_revision).collect();
+                        assert!(revisions.windows(2).all(|pair| pair[0] == pair[1]));
+                        assert!(revisions.is_empty() || revisions.len() == keys.len());
+                        let seen = revisions.first().copied().unwrap_or(0);
+                        assert!(seen >= newest, "a reader does not go back");
+                        newest = seen;
+                    }
+                })
+            })
+            .collect();
+        for round in 0..300 {
+            let puts = keys.iter().map(|key| put(key.clone(), format!("{round}")));
+            rig.txn(puts.map(Request::RequestPut).collect()).unwrap();
+            rig.flush(round % 9);
+            if round % 50 == 0 {
+                let job = rig.store.compact(rig.store.current_revision() - 1);
+                drop(job);
+            }
+            if let Some(sweep) = rig.sweep(7) {
+                assert!(sweep.finished.is_some() || !sweep.dropped.is_empty());
+            }
+            rig.remove(usize::MAX);
+        }
+        done.store(true, Ordering::Release);
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+}
+
+#[test]
+fn sweeping_waits_for_a_reader_below_the_floor_and_for_the_hash() {
+    let mut rig = Rig::new();
+    for value in ["1", "2", "3"] {
+        rig.put("k", value);
+    }
+    let reader = rig.store.reader();
+    let mut seen = 0;
+    let job = rig.store.compact(4).unwrap();
+    assert_eq!(rig.store.sweep(100), None, "the hash is still to be computed");
+    assert!(job.run().unwrap().is_some());
+    reader
+        .events(4, 5, &mut |_, _| {
+            seen += 1;
+            let sweep = rig.store.sweep(100).expect("a reader at the floor needs nothing below");
+            assert_eq!(sweep.dropped, [Revision::start_of(2), Revision::start_of(3)]);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    rig.put("k", "4");
+    reader
+        .events(4, 6, &mut |_, _| {
+            if seen == 1 {
+                drop(rig.store.compact(5).unwrap());
+            }
+            seen += 1;
+            assert_eq!(rig.store.sweep(100), None, "the scan may still need revision 4");
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(seen, 3);
+    assert_eq!(rig.store.sweep(100).unwrap().dropped, [Revision::start_of(4)]);
+}
+
+#[test]
+fn every_prefix_of_what_is_dropped_leaves_the_same_keys() {
+    let mut rig = Rig::new();
+    for round in 0..3 {
+        for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+            rig.put(key, format!("{round}"));
+        }
+    }
+    for key in ["a", "c", "h"] {
+        rig.delete(key);
+    }
+    rig.put("a", "again");
+    drop(rig.store.compact(rig.store.current_revision()).unwrap());
+    let expected = range(&rig.store.reader(), &everything());
+    rig.flush(8);
+    while rig.sweep(1).is_some() {}
+    let compact = CompactState { scheduled: Some(rig.store.compact_revision()), finished: None };
+    for removed in 0.. {
+        let records = Arc::clone(&rig.records) as _;
+        let (store, _) = Store::open(records, compact).unwrap();
+        assert_eq!(range(&store.reader(), &everything()), expected, "{removed} removed");
+        let rows = rig.records.rows.lock().len();
+        rig.remove(1);
+        if rig.records.rows.lock().len() == rows {
+            assert!(removed > 10);
+            break;
+        }
+    }
+}
+
+#[test]
+fn key_deleted_and_put_again_in_the_compacted_revision_stays() {
+    // etcd takes the deletion for the end of the key, removes the put, and exits at the next read of it.
+    let mut rig = Rig::new();
+    rig.put("a", "1");
+    let delete = DeleteRangeRequest { key: "a".into(), range_end: vec![0].into(), prev_kv: false };
+    rig.txn(vec![Request::RequestDeleteRange(delete), Request::RequestPut(put("a", "2"))]).unwrap();
+    drop(rig.store.compact(3).unwrap());
+    while rig.sweep(10).is_some() {}
+    rig.remove(usize::MAX);
+    rig.reopen();
+    let kvs = range(&rig.store.reader(), &everything());
+    assert_eq!((kvs.len(), &kvs[0].value[..]), (1, &b"2"[..]));
+}
+
+#[test]
+fn write_that_nobody_waits_for_reads_no_old_record() {
+    let mut rig = Rig::new();
+    rig.put("k", "1");
+    rig.flush(8);
+    *rig.records.broken.lock() = true;
+    let request = PutRequest { prev_kv: true, ..put("k", "2") };
+    let unwanted = rig.store.put(&request, &mut rig.leases, Answer::Unwanted);
+    assert_eq!(unwanted.unwrap().prev_kv, None);
+    rig.flush(8);
+    let wanted = rig.store.put(&request, &mut rig.leases, Answer::Wanted);
+    assert_eq!(wanted, Err(Error::Records(RecordsError("broken".to_owned()))));
+}
+
+#[test]
+fn storage_that_cannot_be_read_is_an_error_and_no_shorter_answer() {
+    let mut rig = Rig::new();
+    rig.put("a", "1");
+    rig.flush(8);
+    rig.put("b", "2");
+    *rig.records.broken.lock() = true;
+    let reader = rig.store.reader();
+    let broken = Error::Records(RecordsError("broken".to_owned()));
+    assert_eq!(reader.range(&everything()), Err(broken.clone()));
+    assert_eq!(reader.hash_kv(0), Err(broken.clone()));
+    assert_eq!(reader.events(0, 9, &mut |_, _| ControlFlow::Continue(())), Err(broken.clone()));
+    let records = Arc::clone(&rig.records) as _;
+    assert_eq!(Store::open(records, CompactState::default()).err(), Some(broken));
+    let keys_only = RangeRequest { keys_only: true, ..everything() };
+    assert_eq!(range(&reader, &keys_only).len(), 2, "the index alone answers this");
+}
+
+#[test]
+#[should_panic(
+    expected = "record 2/0 is named by the key index but neither in memory nor in storage"
+)]
+fn record_that_is_lost_stops_the_process() {
+    let mut rig = Rig::new();
+    rig.put("k", "v");
+    rig.flush(8);
+    rig.records.rows.lock().clear();
+    let _ = rig.store.reader().range(&everything());
+}
+
+#[test]
+fn bytes_that_are_no_record_are_told_at_start() {
+    let rig = Rig::new();
+    let record = Record { tombstone: false, bytes: Bytes::from_static(b"\xff\xff") };
+    rig.records.rows.lock().insert(Revision::start_of(2), record);
+    let error = Store::open(Arc::clone(&rig.records) as _, CompactState::default()).err();
+    let text = "record 2/0 is not an encoded mvccpb.KeyValue".to_owned();
+    assert_eq!(error, Some(Error::Records(RecordsError(text))));
+}
+
+#[test]
+fn revision_is_never_below_a_compaction_that_was_scheduled() {
+    // Every record up to it may be gone: the last write was a deletion that is compacted.
+    let rig = Rig::new();
+    let compact = CompactState { scheduled: Some(9), finished: Some(4) };
+    let (mut store, _) = Store::open(Arc::clone(&rig.records) as _, compact).unwrap();
+    assert_eq!((store.current_revision(), store.compact_revision()), (9, 9));
+    assert_eq!(store.sweep(10).unwrap().finished, Some(9), "it is taken up again");
+    assert_eq!(store.sweep(10), None);
+}
+
+#[test]
+fn stream_sizes_its_chunks_as_etcd() {
+    let mut rig = Rig::new();
+    for nth in 0..100 {
+        rig.put(format!("{nth:03}"), vec![b'v'; 100]);
+    }
+    let sizes = |target: usize| {
+        let mut stream = rig.store.reader().range_stream(&everything(), target).unwrap();
+        let mut sizes = Vec::new();
+        while let Some(chunk) = stream.next_chunk().unwrap() {
+            sizes.push((chunk.reply.kvs.len(), chunk.reply.wire_len()));
+        }
+        sizes.into_iter().map(|(keys, _)| keys).collect::<Vec<_>>()
+    };
+    // A record takes about 120 bytes.
+    assert_eq!(sizes(1 << 20), [10, 20, 40, 30], "doubled while below half of it");
+    assert_eq!(sizes(1200), [10; 10], "kept while near");
+    assert_eq!(sizes(500)[..3], [10, 5, 5], "halved above twice of it");
+    assert!(sizes(0).iter().skip(1).all(|keys| *keys <= 2), "never without a key");
+}
+
+#[test]
+fn stream_ends_when_its_revision_is_compacted() {
+    let mut rig = Rig::new();
+    for nth in 0..30 {
+        rig.put(format!("{nth:02}"), "v");
+    }
+    let mut stream = rig.store.reader().range_stream(&everything(), 1 << 20).unwrap();
+    assert_eq!(stream.next_chunk().unwrap().unwrap().reply.kvs.len(), 10);
+    rig.put("a later write", "is not part of it");
+    drop(rig.store.compact(31).unwrap());
+    assert_eq!(stream.next_chunk().unwrap().unwrap().reply.kvs.len(), 20);
+    let mut stream = rig.store.reader().range_stream(&everything(), 1 << 20).unwrap();
+    assert!(stream.next_chunk().unwrap().is_some());
+    rig.put("k", "v");
+    drop(rig.store.compact(33).unwrap());
+    assert_eq!(stream.next_chunk(), Err(Error::Compacted));
+}
+
+#[test]
+fn refused_transaction_changes_nothing() {
+    let mut rig = Rig::new();
+    rig.leases.granted.insert(1);
+    rig.store
+        .put(&PutRequest { lease: 1, ..put("k", "v") }, &mut rig.leases, Answer::Wanted)
+        .unwrap();
+    let kept = PutRequest { ignore_value: true, ..put("k", "") };
+    let delete = DeleteRangeRequest { key: "k".into(), ..DeleteRangeRequest::default() };
+    let reply = rig.txn(vec![
+        Request::RequestPut(put("before", "x")),
+        Request::RequestDeleteRange(delete),
+        Request::RequestPut(kept),
+    ]);
+    assert_eq!(reply, Err(Error::KeptKeyDeleted));
+    assert_eq!(rig.store.current_revision(), 2);
+    assert_eq!(rig.leases.attached.len(), 1);
+    assert_eq!(range(&rig.store.reader(), &everything()).len(), 1);
+}
+
+#[test]
+fn changes_and_events_are_handed_out_once_and_in_order() {
+    let mut rig = Rig::new();
+    rig.put("a", "1");
+    rig.put("b", "2");
+    let named = |records: &[(Revision, Record)]| -> Vec<i64> {
+        records.iter().map(|(revision, _)| revision.main).collect()
+    };
+    assert_eq!(named(&rig.store.take_events()), [2, 3]);
+    rig.put("c", "3");
+    assert_eq!(named(&rig.store.take_changes().records), [2, 3, 4]);
+    assert_eq!(named(&rig.store.take_events()), [4]);
+    drop(rig.store.compact(3).unwrap());
+    let changes = rig.store.take_changes();
+    assert_eq!((changes.records.len(), changes.scheduled), (0, Some(3)));
+    assert_eq!(rig.store.take_changes().scheduled, None);
+    let bytes = rig.store.memory_bytes();
+    rig.store.flushed(Revision::start_of(3));
+    assert!(rig.store.memory_bytes() < bytes);
+    rig.store.flushed(Revision::start_of(4));
+    assert_eq!(rig.store.memory_bytes(), 0);
+}
