@@ -198,7 +198,7 @@ func TestMetricsAreReadByPrometheusAndHaveEtcdsNames(t *testing.T) {
 		}
 		for _, method := range []string{"POST", "HEAD"} {
 			answer, _ := request(c, method, "/metrics")
-			c.Note(method, answer.Status)
+			c.NoteUnder(method, answer.Status)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math"
@@ -322,26 +323,50 @@ func TestWatchCatchesUpInBatchesOfAThousandRevisions(t *testing.T) {
 	})
 }
 
-func TestWatchFragmentsALargeResponseOnRequest(t *testing.T) {
+func TestWatchFragmentsALargeRevisionOnRequest(t *testing.T) {
 	OnBoth(t, func(c *Case) {
-		value := make([]byte, 90_000)
-		for i := range 40 {
-			c.Put(fmt.Sprintf("big%02d", i), string(value))
+		fifteen := func(fill byte) *pb.TxnRequest {
+			request := &pb.TxnRequest{}
+			for i := range 15 {
+				request.Success = append(request.Success, put(fmt.Sprintf("big%02d", i), string(bytes.Repeat([]byte{fill}, 95_000))))
+			}
+			return request
 		}
-		c.Put("end", "1")
-		receive := func(name string, fragment bool) {
+		large := watchAll()
+		large.PrevKv = true // so one revision carries twice what a request may
+		whole := c.OpenWatch()
+		whole.Create("whole", large)
+		cut := c.OpenWatch()
+		large.Fragment = true
+		cut.Create("in fragments", large)
+		for _, fill := range []byte{'a', 'b'} {
+			if _, err := c.KV.Txn(c.Context(), fifteen(fill)); err != nil {
+				c.Fatal(err)
+			}
+			if answer := whole.Take("whole"); len(answer.Events) != 15 || answer.Fragment {
+				c.Errorf("whole: %d events, fragment %v", len(answer.Events), answer.Fragment)
+			}
+			for seen := 0; seen < 15; {
+				answer := cut.Take("fragment")
+				seen += len(answer.Events)
+				c.Notef("fragment", "%d events at %d, more %v", len(answer.Events), answer.Header.Revision, answer.Fragment)
+			}
+		}
+	})
+}
+
+func TestWatchOfALargeHistoryIsComplete(t *testing.T) {
+	OnBoth(t, func(c *Case) {
+		for i := range 40 {
+			c.Put(fmt.Sprintf("big%02d", i), string(make([]byte, 90_000)))
+		}
+		for _, fragment := range []bool{false, true} {
 			s := c.OpenWatch()
 			r := watchAll()
 			r.StartRevision, r.Fragment = 2, fragment
-			s.Create(name, r)
-			for seen := 0; seen < 41; {
-				answer := s.Take(name)
-				seen += len(answer.Events)
-				c.Notef(name, "%d events, fragment %v", len(answer.Events), answer.Fragment)
-			}
+			s.Create("created", r)
+			s.Events(fmt.Sprint("fragments ", fragment), 40)
 		}
-		receive("whole", false)
-		receive("in fragments", true)
 	})
 }
 
