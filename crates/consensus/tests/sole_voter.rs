@@ -124,7 +124,8 @@ fn run_until_crash(crash_at: u64, loss: Loss) {
         Ok(())
     })();
     disk.restart(loss);
-    let mut node = open(&disk, &SnapshotMark::default()).expect("what a crash leaves can be opened");
+    let mut node =
+        open(&disk, &SnapshotMark::default()).expect("what a crash leaves can be opened");
     let found = texts(&lead(&mut node).expect("the disk works again"));
     assert!(found.len() >= answered.len(), "crash at {crash_at}: an answered entry is lost");
     assert_eq!(found, proposed[..found.len()], "crash at {crash_at}: not what was proposed");
@@ -142,8 +143,7 @@ fn a_checkpoint_shortens_the_log_and_the_rest_is_replayed() {
     for _ in 0..20 {
         last = propose(&mut node, &[&long]).expect("the disk works").remove(0);
     }
-    let mark =
-        SnapshotMark { index: last.index, term: last.term, conf_state: Some(conf_state()) };
+    let mark = SnapshotMark { index: last.index, term: last.term, conf_state: Some(conf_state()) };
     node.sync_commit().expect("the disk works");
     node.checkpointed(&mark).expect("the disk works");
     propose(&mut node, &["behind the checkpoint"]).expect("the disk works");

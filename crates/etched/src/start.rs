@@ -20,6 +20,7 @@ pub fn start(settings: Settings) -> ExitCode {
         error!(level = "fatal", error = %reason, "discovery failed");
         return ExitCode::FAILURE;
     }
+    etched_server::report_damage_on_panic();
     match etched_server::run(config(settings)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {

@@ -29,8 +29,9 @@ use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::shared::{Progress, Shared};
 
-/// Name of the store's file, beside where etcd keeps its `db`.
-const STORE_FILE: &str = "etched.redb";
+/// Name of the store's file: etcd's own, so that etcd started here by mistake refuses it instead of beginning
+/// an empty store of its own.
+const STORE_FILE: &str = "db";
 
 /// A member that is about to run: its parts, each for a thread of its own.
 pub(crate) struct Booted<D: Disk> {
@@ -249,7 +250,11 @@ fn open_wal<D: Disk>(
 }
 
 fn wal_options(config: &Config) -> etched_wal::Options {
-    etched_wal::Options { sync: !config.unsafe_no_fsync, ..etched_wal::Options::default() }
+    etched_wal::Options {
+        segment_bytes: config.log_segment_bytes,
+        sync: !config.unsafe_no_fsync,
+        wait_for_lock: false,
+    }
 }
 
 fn restore_lessor(config: &Config, storage: &Storage) -> Result<Lessor, StartError> {

@@ -83,6 +83,8 @@ pub struct Config {
     pub network_threads: Option<usize>,
     /// Bytes of the store that are cached in memory.
     pub cache_bytes: usize,
+    /// Size of one file of the log.
+    pub log_segment_bytes: u64,
     /// Bytes of log after which the store's file is made durable and the log shortened.
     pub checkpoint_log_bytes: u64,
     /// Bytes of records that are moved to the store's file at once.
@@ -128,6 +130,7 @@ impl Default for Config {
             unsafe_no_fsync: false,
             network_threads: None,
             cache_bytes: 32 << 20,
+            log_segment_bytes: etched_wal::SEGMENT_BYTES,
             checkpoint_log_bytes: 64 << 20,
             commit_bytes: 4 << 20,
             reuse_port: false,

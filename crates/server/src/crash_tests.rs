@@ -25,8 +25,8 @@ use crate::config::Config;
 use crate::request::Field;
 use crate::shared::{Answer, Event, Shared};
 
-const MAIN: &str = "/data/member/snap/store";
-const COPY: &str = "/data/member/snap/store.new";
+const MAIN: &str = "/data/member/snap/db";
+const COPY: &str = "/data/member/snap/db.new";
 
 /// The store's file on the fake disk.
 #[derive(Debug)]
@@ -104,6 +104,7 @@ impl StorageBackend for SimBackend {
 fn config() -> Config {
     Config {
         data_dir: "/data".into(),
+        log_segment_bytes: 16 << 10,
         checkpoint_log_bytes: 6_000,
         commit_bytes: 1_500,
         compaction_batch: 7,
@@ -218,7 +219,10 @@ async fn propose(shared: &Shared, field: Field, message: &impl Message) -> Optio
 /// Everything acknowledged is there, under its revision, unless compacted.
 fn check(shared: &Shared, done: &Acknowledged, case: &str) {
     let (floor, current) = (shared.reader.compact_revision(), shared.reader.current_revision());
-    assert!(floor >= done.compacted.min(1), "{case}: an acknowledged compaction is gone");
+    assert!(
+        done.compacted == 0 || floor >= done.compacted,
+        "{case}: an acknowledged compaction is gone"
+    );
     if let Some((last, _)) = done.puts.last_key_value() {
         assert!(current >= *last, "{case}: revision {current} is below an acknowledged {last}");
     }

@@ -104,6 +104,12 @@ impl<D: Disk> Engine<D> {
     /// # Errors
     /// [`Fatal`]: the process must stop.
     pub(crate) fn run(mut self) -> Result<(), Fatal> {
+        let result = self.serve();
+        self.shared.inbox.close();
+        result
+    }
+
+    fn serve(&mut self) -> Result<(), Fatal> {
         let mut events = Vec::new();
         while !self.stopping {
             self.shared.inbox.take(&mut events, self.next_deadline());
@@ -271,6 +277,13 @@ impl<D: Disk> Engine<D> {
         let before = progress.leader.swap(soft_state.leader, Ordering::AcqRel);
         if soft_state.leader != 0 && soft_state.leader != before {
             self.shared.metrics.leader_changes.inc();
+            tracing::info!(
+                target: "raft",
+                "raft.node: {:x} elected leader {:x} at term {}",
+                self.shared.member_id,
+                soft_state.leader,
+                self.node.term()
+            );
         }
         let mut lessor = self.shared.lessor.lock();
         match (soft_state.role == Role::Leader, lessor.is_primary()) {

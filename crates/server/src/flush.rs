@@ -22,6 +22,8 @@ use tokio::sync::oneshot;
 
 use crate::shared::{Event, Shared, Waiter};
 
+/// Removed records after which a checkpoint is due: until then their room is not used again.
+const CHECKPOINT_REMOVED: usize = 50_000;
 /// How long changes may wait for company.
 const COMMIT_DELAY: Duration = Duration::from_secs(2);
 /// Time after which a checkpoint is due when anything changed, so that a quiet server restarts at once.
@@ -177,6 +179,8 @@ pub(crate) struct Flusher {
     /// Log written at the last checkpoint.
     checkpoint_log_bytes: u64,
     log_bytes: u64,
+    /// Records removed since the last checkpoint.
+    removed: usize,
     /// When the first change after the last checkpoint was committed.
     unsafe_since: Option<Instant>,
 }
@@ -194,6 +198,7 @@ impl Flusher {
             conf_state,
             checkpoint_log_bytes: 0,
             log_bytes: 0,
+            removed: 0,
             unsafe_since: None,
         }
     }
@@ -208,6 +213,7 @@ impl Flusher {
             let (state, stop) = self.shared.flush.next(checkpoint_at);
             let logged = state.log_bytes.max(self.log_bytes);
             let due = logged - self.checkpoint_log_bytes >= self.shared.config.checkpoint_log_bytes
+                || self.removed >= CHECKPOINT_REMOVED
                 || checkpoint_at.is_some_and(|at| at <= Instant::now());
             let durability =
                 if stop || due { Durability::Checkpoint } else { Durability::Buffered };
@@ -249,6 +255,7 @@ impl Flusher {
         let State { commit, waiters, committed, log_bytes, .. } = state;
         self.applied = commit.applied;
         self.log_bytes = log_bytes;
+        self.removed += commit.removed.len();
         self.conf_state = commit.conf_state.or(self.conf_state.take());
         self.shared.flush.conf_state.lock().clone_from(&self.conf_state);
         let sizes = self.shared.storage.sizes().unwrap_or_default();
@@ -265,6 +272,7 @@ impl Flusher {
             return;
         }
         self.unsafe_since = None;
+        self.removed = 0;
         self.checkpoint_log_bytes = self.log_bytes;
         let mark = SnapshotMark {
             index: self.applied.index,

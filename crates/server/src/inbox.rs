@@ -17,19 +17,24 @@ pub(crate) struct Inbox<E> {
 struct Queue<E> {
     events: Vec<E>,
     asleep: bool,
+    closed: bool,
 }
 
 impl<E> Inbox<E> {
     pub(crate) fn new() -> Self {
         Self {
-            queue: Mutex::new(Queue { events: Vec::new(), asleep: false }),
+            queue: Mutex::new(Queue { events: Vec::new(), asleep: false, closed: false }),
             arrived: Condvar::new(),
         }
     }
 
-    /// Adds an event; wakes the consumer only when it sleeps.
+    /// Adds an event; wakes the consumer only when it sleeps. A closed inbox drops it, and with it whatever
+    /// way back to its sender it holds.
     pub(crate) fn push(&self, event: E) {
         let mut queue = self.queue.lock();
+        if queue.closed {
+            return;
+        }
         queue.events.push(event);
         if std::mem::take(&mut queue.asleep) {
             drop(queue);
@@ -53,6 +58,17 @@ impl<E> Inbox<E> {
             }
         }
         std::mem::swap(batch, &mut queue.events);
+    }
+
+    /// The consumer has ended: what waits is dropped, and so is what comes.
+    pub(crate) fn close(&self) {
+        let dropped = {
+            let mut queue = self.queue.lock();
+            queue.closed = true;
+            std::mem::take(&mut queue.events)
+        };
+        // Dropping may wake others, who may come back here: not under the lock.
+        drop(dropped);
     }
 
     /// How many events wait.
@@ -86,6 +102,16 @@ mod tests {
         }
         producers.into_iter().for_each(|producer| producer.join().expect("a producer"));
         assert_eq!(inbox.len(), 0);
+    }
+
+    #[test]
+    fn a_closed_inbox_drops_what_waits_and_what_comes() {
+        let inbox = Inbox::new();
+        let event = Arc::new(());
+        inbox.push(Arc::clone(&event));
+        inbox.close();
+        inbox.push(Arc::clone(&event));
+        assert_eq!(Arc::strong_count(&event), 1);
     }
 
     #[test]

@@ -35,7 +35,7 @@ mod shared;
 use std::path::PathBuf;
 
 pub use config::{AutoCompaction, Config, Listen};
-pub use run::{Handle, run, start};
+pub use run::{Handle, report_damage_on_panic, run, start};
 
 /// Version of etcd whose behaviour this server has.
 pub const ETCD_VERSION: &str = "3.7.1";

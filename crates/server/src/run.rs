@@ -78,6 +78,20 @@ pub fn run(config: Config) -> Result<(), String> {
     }
 }
 
+/// Makes a panic that comes out of a damaged store's file the one line that says so, and exit code 1.
+///
+/// The release build aborts on a panic; without this the operator would see only where in a library.
+pub fn report_damage_on_panic() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| match etched_storage::panic_line(panic) {
+        Some(line) => {
+            tracing::error!(level = "fatal", error = line, "the server cannot go on");
+            std::process::exit(1);
+        }
+        None => default(panic),
+    }));
+}
+
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
@@ -188,10 +202,10 @@ fn open_storage(
         action: format!("make the folder {}", folder.display()),
         source,
     })?;
-    let options = || etched_storage::Options {
-        cache_bytes: config.cache_bytes,
-        ..etched_storage::Options::default()
-    };
+    // Once the log's beginning is gone it could not bring a missing file back.
+    let create = !etched_wal::exists(disk, &paths.wal)?
+        || etched_wal::valid_snapshots(disk, &paths.wal)?.iter().any(|mark| mark.index == 0);
+    let options = || etched_storage::Options { cache_bytes: config.cache_bytes, create };
     match Storage::open(&paths.store, options()) {
         Err(error @ etched_storage::Error::InUse { .. }) => {
             tracing::warn!(
