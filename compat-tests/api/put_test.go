@@ -109,6 +109,7 @@ func TestDeleteCountsWhatItFoundAndNamesItOnRequest(t *testing.T) {
 
 func TestDeletesWithoutAMatchAreRaftEntries(t *testing.T) {
 	OnBoth(t, func(c *Case) {
+		settled(c)
 		c.Put("a", "1")
 		index := func() uint64 {
 			answer, err := c.Maintenance.Status(c.Context(), &pb.StatusRequest{})
