@@ -108,11 +108,12 @@ pub(crate) fn entry_from_raft(entry: &eraftpb::Entry) -> Entry {
 }
 
 pub(crate) fn hard_state_to_raft(state: &HardState) -> eraftpb::HardState {
-    let mut out = eraftpb::HardState::default();
-    out.term = state.term;
-    out.vote = state.vote;
-    out.commit = state.commit;
-    out
+    eraftpb::HardState {
+        term: state.term,
+        vote: state.vote,
+        commit: state.commit,
+        ..eraftpb::HardState::default()
+    }
 }
 
 pub(crate) fn hard_state_from_raft(state: &eraftpb::HardState) -> HardState {
@@ -120,13 +121,14 @@ pub(crate) fn hard_state_from_raft(state: &eraftpb::HardState) -> HardState {
 }
 
 pub(crate) fn conf_state_to_raft(state: &raftpb::ConfState) -> eraftpb::ConfState {
-    let mut out = eraftpb::ConfState::default();
-    out.voters = state.voters.clone();
-    out.learners = state.learners.clone();
-    out.voters_outgoing = state.voters_outgoing.clone();
-    out.learners_next = state.learners_next.clone();
-    out.auto_leave = state.auto_leave();
-    out
+    eraftpb::ConfState {
+        voters: state.voters.clone(),
+        learners: state.learners.clone(),
+        voters_outgoing: state.voters_outgoing.clone(),
+        learners_next: state.learners_next.clone(),
+        auto_leave: state.auto_leave(),
+        ..eraftpb::ConfState::default()
+    }
 }
 
 pub(crate) fn conf_state_from_raft(state: &eraftpb::ConfState) -> raftpb::ConfState {

@@ -145,11 +145,7 @@ mod tests {
     use raft::Storage as _;
 
     fn entry(index: u64, term: u64) -> Entry {
-        let mut entry = Entry::default();
-        entry.index = index;
-        entry.term = term;
-        entry.data = vec![0; 10].into();
-        entry
+        Entry { index, term, data: vec![0; 10].into(), ..Entry::default() }
     }
 
     fn log() -> Log {

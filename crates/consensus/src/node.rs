@@ -137,11 +137,7 @@ impl<D: Disk> Node<D> {
         message.from = self.raw.raft.id;
         message.entries = batch
             .into_iter()
-            .map(|data| {
-                let mut entry = eraftpb::Entry::default();
-                entry.data = data;
-                entry
-            })
+            .map(|data| eraftpb::Entry { data, ..eraftpb::Entry::default() })
             .collect::<Vec<_>>()
             .into();
         if message.entries.is_empty() {

@@ -5,6 +5,7 @@
 //! also for entries that this server's API would refuse.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use etched_consensus::{ConfChange, ConfChangeKind, Entry};
@@ -85,6 +86,7 @@ impl Applier {
         wanted: bool,
     ) -> Result<Applying, Fatal> {
         let want = if wanted { Want::Wanted } else { Want::Unwanted };
+        let (operation, started) = (operation(&request), Instant::now());
         let result = match self.dispatch(request, want) {
             Ok(Done::Answer(answer)) => Ok(answer),
             Ok(Done::Later) => return Ok(Applying::WhenRemoved),
@@ -93,6 +95,9 @@ impl Applier {
                 return Err(Fatal::Store { index: entry.index, reason });
             }
         };
+        let success = usize::from(result.is_ok());
+        let took = started.elapsed().as_secs_f64();
+        self.shared.metrics.apply[operation][success].observe(took);
         Ok(Applying::Now(Outcome { result, revision: self.store.current_revision() }))
     }
 
@@ -377,6 +382,23 @@ impl Applier {
     /// Current revision of the store.
     pub(crate) fn revision(&self) -> i64 {
         self.store.current_revision()
+    }
+}
+
+/// Place of the request in [`crate::metrics::OPERATIONS`].
+fn operation(request: &Request) -> usize {
+    match request {
+        Request::Put(_) => 0,
+        Request::DeleteRange(_) => 1,
+        Request::Txn(_) => 2,
+        Request::Compaction(_) => 3,
+        Request::LeaseGrant(_) => 4,
+        Request::LeaseRevoke(_) => 5,
+        Request::LeaseCheckpoint(_) => 6,
+        Request::Alarm(_) => 7,
+        Request::ClusterVersionSet(_) => 8,
+        Request::ClusterMemberAttrSet(_) => 9,
+        Request::DowngradeInfoSet(_) => 10,
     }
 }
 

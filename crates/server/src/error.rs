@@ -50,18 +50,12 @@ errors! {
     LeaseExists => FailedPrecondition, "etcdserver: lease already exists";
     /// Above 9,000,000,000 seconds.
     LeaseTtlTooLarge => OutOfRange, "etcdserver: too large lease TTL";
-    /// No member of that id.
-    MemberNotFound => NotFound, "etcdserver: member not found";
     /// Above `--max-request-bytes`.
     RequestTooLarge => InvalidArgument, "etcdserver: request is too large";
-    /// Too much is committed and not yet applied.
-    TooManyRequests => Unknown, "etcdserver: too many requests";
     /// Nobody leads.
     NoLeader => Unavailable, "etcdserver: no leader";
     /// Another member leads.
     NotLeader => FailedPrecondition, "etcdserver: not leader";
-    /// The leader changed while the request waited.
-    LeaderChanged => Unavailable, "etcdserver: leader changed";
     /// The server is going down.
     Stopped => Unavailable, "etcdserver: server stopped";
     /// The request was not done in time.

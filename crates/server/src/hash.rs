@@ -42,7 +42,7 @@ pub(crate) fn whole_store(shared: &Shared) -> Result<(u32, i64), Status> {
                 etched_mvcc::Revision::start_of(i64::MAX),
                 &mut |revision, record| {
                     crc = crc32c::crc32c_append(crc, &record_key(revision, record.tombstone));
-                    crc = crc32c::crc32c_append(crc, &record.bytes);
+                    crc = crc32c::crc32c_append(crc, record.bytes);
                     ControlFlow::Continue(())
                 },
             )

@@ -70,11 +70,6 @@ impl<E> Inbox<E> {
         // Dropping may wake others, who may come back here: not under the lock.
         drop(dropped);
     }
-
-    /// How many events wait.
-    pub(crate) fn len(&self) -> usize {
-        self.queue.lock().events.len()
-    }
 }
 
 #[cfg(test)]
@@ -101,7 +96,7 @@ mod tests {
             }
         }
         producers.into_iter().for_each(|producer| producer.join().expect("a producer"));
-        assert_eq!(inbox.len(), 0);
+        assert!(inbox.queue.lock().events.is_empty());
     }
 
     #[test]

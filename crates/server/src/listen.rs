@@ -104,10 +104,10 @@ fn bind(address: &Listen, reuse_port: bool) -> Result<Socket, StartError> {
     match address {
         Listen::Tcp(name) => bind_tcp(name, reuse_port).map(Socket::Tcp).map_err(failed),
         Listen::Unix(path) => {
-            if let Err(error) = std::fs::remove_file(path) {
-                if error.kind() != io::ErrorKind::NotFound {
-                    return Err(failed(error));
-                }
+            if let Err(error) = std::fs::remove_file(path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(failed(error));
             }
             let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
             listener.set_nonblocking(true).map_err(failed)?;

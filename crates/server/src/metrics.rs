@@ -39,6 +39,22 @@ const CODES: [&str; 17] = [
     "Unauthenticated",
 ];
 
+/// Operations of apply, as its histogram's label names them; see `apply::operation`.
+pub(crate) const OPERATIONS: [&str; 11] = [
+    "Put",
+    "DeleteRange",
+    "Txn",
+    "Compaction",
+    "LeaseGrant",
+    "LeaseRevoke",
+    "LeaseCheckpoint",
+    "Alarm",
+    "ClusterVersionSet",
+    "ClusterMemberAttrSet",
+    "DowngradeInfoSet",
+];
+const SUCCESS: [&str; 2] = ["false", "true"];
+
 /// Counters of one method; plain atomics, because every request touches them.
 #[derive(Default)]
 struct MethodCounters {
@@ -70,12 +86,12 @@ pub(crate) struct Metrics {
     pub(crate) defrag: Histogram,
     /// 1 while a defragmentation runs.
     pub(crate) defrag_inflight: Gauge,
-    /// Time of applying an entry, by operation and success.
-    pub(crate) apply: HistogramVec,
+    /// Time of applying an entry, by operation; failures before successes.
+    pub(crate) apply: [[Histogram; 2]; OPERATIONS.len()],
     /// Applies slower than `--warning-apply-duration`.
     pub(crate) slow_apply: IntCounter,
-    /// Time of a range, by success.
-    pub(crate) range: HistogramVec,
+    /// Time of a range; failures before successes.
+    pub(crate) range: [Histogram; 2],
     /// Time of HashKV.
     pub(crate) hash_rev: Histogram,
     /// Time of Hash.
@@ -181,6 +197,22 @@ impl Metrics {
             "server_version",
             server_version,
         );
+        let apply = histograms(
+            r,
+            "etcd_server_apply_duration_seconds",
+            "The latency distributions of v2 apply called by backend.",
+            &["version", "op", "success"],
+            0.0001,
+            20,
+        );
+        let range = histograms(
+            r,
+            "etcd_server_range_duration_seconds",
+            "The latency distributions of txn.Range",
+            &["success"],
+            0.0001,
+            20,
+        );
         Self {
             methods: METHODS.iter().map(|_| MethodCounters::default()).collect(),
             received_bytes: counter(
@@ -235,27 +267,15 @@ impl Metrics {
                 "etcd_disk_defrag_inflight",
                 "Whether or not defrag is active on the member. 1 means active, 0 means not.",
             ),
-            apply: histograms(
-                r,
-                "etcd_server_apply_duration_seconds",
-                "The latency distributions of v2 apply called by backend.",
-                &["version", "op", "success"],
-                0.0001,
-                20,
-            ),
+            apply: OPERATIONS.map(|operation| {
+                SUCCESS.map(|success| apply.with_label_values(&["v3", operation, success]))
+            }),
             slow_apply: counter(
                 r,
                 "etcd_server_slow_apply_total",
                 "The total number of slow apply requests (likely overloaded from slow disk).",
             ),
-            range: histograms(
-                r,
-                "etcd_server_range_duration_seconds",
-                "The latency distributions of txn.Range",
-                &["success"],
-                0.0001,
-                20,
-            ),
+            range: SUCCESS.map(|success| range.with_label_values(&[success])),
             hash_rev: histogram(
                 r,
                 "etcd_mvcc_hash_rev_duration_seconds",

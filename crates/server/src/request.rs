@@ -28,6 +28,7 @@ macro_rules! requests {
 
         /// Field numbers of the requests.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[allow(dead_code, reason = "some are only read so far, from logs of other members")]
         #[repr(u32)]
         pub(crate) enum Field {
             $($(#[$doc])* $variant = $tag),*

@@ -133,7 +133,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
         listen::bind_all(&config)?
     };
     let threads = network_threads(&config);
-    let disk = RealDisk::default();
+    let disk = RealDisk;
     let storage = open_storage(&config, &disk)?;
     let mut booted = boot::boot(config, disk, storage, threads)?;
     let (failed_sender, failed) = watch::channel(None);

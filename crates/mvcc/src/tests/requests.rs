@@ -61,19 +61,19 @@ fn range_end() -> impl Strategy<Value = Bytes> {
     ]
 }
 
-/// Near the revisions that a short history has; resolved against the current one by the replay.
+/// To be brought near the current revision by [`settle`].
 fn revision() -> impl Strategy<Value = i64> {
-    prop_oneof![4 => Just(0), 1 => -6..0i64, 6 => 1..60i64]
+    prop_oneof![6 => Just(0), 1 => -6..0i64, 6 => 1..1000i64]
 }
 
 fn bound() -> impl Strategy<Value = i64> {
-    prop_oneof![5 => Just(0), 1 => -2..40i64]
+    prop_oneof![5 => Just(0), 1 => -2..1000i64]
 }
 
 pub(super) fn put() -> impl Strategy<Value = PutRequest> {
     let flags = (any::<bool>(), prop::bool::weighted(0.2), prop::bool::weighted(0.2));
     let value = prop::sample::select(&["", "v", "w", "x"][..]);
-    let lease = prop_oneof![4 => Just(0), 2 => 1..4i64];
+    let lease = prop_oneof![8 => Just(0), 2 => 1..3i64, 1 => Just(3)];
     (key(), value, lease, flags).prop_map(
         |(key, value, lease, (prev_kv, ignore_value, ignore_lease))| {
             let value = if ignore_value { "" } else { value }.into();
@@ -84,7 +84,8 @@ pub(super) fn put() -> impl Strategy<Value = PutRequest> {
 }
 
 fn delete() -> impl Strategy<Value = DeleteRangeRequest> {
-    (key(), range_end(), any::<bool>()).prop_map(|(key, range_end, prev_kv)| DeleteRangeRequest {
+    let range_end = prop_oneof![2 => Just(Bytes::new()), 1 => range_end()];
+    (key(), range_end, any::<bool>()).prop_map(|(key, range_end, prev_kv)| DeleteRangeRequest {
         key,
         range_end,
         prev_kv,
@@ -93,24 +94,28 @@ fn delete() -> impl Strategy<Value = DeleteRangeRequest> {
 
 pub(super) fn range() -> impl Strategy<Value = RangeRequest> {
     let limit = prop_oneof![3 => Just(0), 4 => 1..6i64, 1 => Just(-1), 1 => Just(i64::MAX)];
-    let sort = (prop_oneof![5 => 0..3, 1 => Just(7)], prop_oneof![20 => 0..5, 1 => Just(9)]);
+    let order = prop_oneof![9 => Just(0), 9 => 0..3, 1 => Just(7)];
+    let sort = (order, prop_oneof![10 => Just(0), 20 => 0..5, 1 => Just(9)]);
+    let keys = prop_oneof![3 => (key(), range_end()), 1 => Just(all())];
     let only = (prop::bool::weighted(0.3), prop::bool::weighted(0.2));
     let bounds = (bound(), bound(), bound(), bound());
-    (key(), range_end(), revision(), limit, sort, only, bounds).prop_map(
-        |(key, range_end, revision, limit, (sort_order, sort_target), only, bounds)| RangeRequest {
-            key,
-            range_end,
-            limit,
-            revision,
-            sort_order,
-            sort_target,
-            serializable: false,
-            keys_only: only.0,
-            count_only: only.1,
-            min_mod_revision: bounds.0,
-            max_mod_revision: bounds.1,
-            min_create_revision: bounds.2,
-            max_create_revision: bounds.3,
+    (keys, revision(), limit, sort, only, bounds).prop_map(
+        |((key, range_end), revision, limit, (sort_order, sort_target), only, bounds)| {
+            RangeRequest {
+                key,
+                range_end,
+                limit,
+                revision,
+                sort_order,
+                sort_target,
+                serializable: false,
+                keys_only: only.0,
+                count_only: only.1,
+                min_mod_revision: bounds.0,
+                max_mod_revision: bounds.1,
+                min_create_revision: bounds.2,
+                max_create_revision: bounds.3,
+            }
         },
     )
 }
@@ -168,9 +173,49 @@ pub(super) fn txn() -> impl Strategy<Value = TxnRequest> {
     txn(nested(nested(op)))
 }
 
+/// All keys.
+pub(super) fn all() -> (Bytes, Bytes) {
+    (Bytes::from_static(&[0]), Bytes::from_static(&[0]))
+}
+
+/// Brings the revisions that a range names near the current one.
+pub(super) fn settle(range: &mut RangeRequest, current: i64) {
+    let near = |revision: i64| if revision > 0 { 1 + revision % (current + 1) } else { revision };
+    for revision in [
+        &mut range.revision,
+        &mut range.min_mod_revision,
+        &mut range.max_mod_revision,
+        &mut range.min_create_revision,
+        &mut range.max_create_revision,
+    ] {
+        *revision = near(*revision);
+    }
+}
+
+/// [`settle`] for all ranges of a transaction.
+pub(super) fn settle_txn(txn: &mut TxnRequest, current: i64) {
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match &mut op.request {
+            Some(Request::RequestRange(range)) => settle(range, current),
+            Some(Request::RequestTxn(txn)) => settle_txn(txn, current),
+            _ => {}
+        }
+    }
+}
+
+/// A few puts to begin with, so that there is something to read.
+pub(super) fn beginning() -> Vec<Step> {
+    let put = |(nth, key): (usize, &&'static str)| {
+        let lease = if nth % 4 == 0 { 1 } else { 0 };
+        Step::Put(PutRequest { key: (*key).into(), lease, ..PutRequest::default() })
+    };
+    let grants = [Step::Grant(1), Step::Grant(2)].into_iter();
+    grants.chain(KEYS.iter().step_by(2).enumerate().map(put)).collect()
+}
+
 pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        30 => put().prop_map(Step::Put),
+        40 => put().prop_map(Step::Put),
         10 => delete().prop_map(Step::Delete),
         14 => txn().prop_map(Step::Txn),
         3 => (1..4i64).prop_map(Step::Grant),
@@ -181,7 +226,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         4 => (1..8usize).prop_map(Step::Remove),
         6 => (0..9usize).prop_map(Step::Flush),
         1 => Just(Step::Reopen),
-        14 => range().prop_map(Step::Range),
+        24 => range().prop_map(Step::Range),
         5 => (range(), 0..60usize).prop_map(|(range, bytes)| Step::Stream(range, bytes)),
         5 => (-1..40i64).prop_map(Step::HashKv),
         3 => (0..40i64, 0..40i64).prop_map(|(from, until)| Step::Events(from, until)),

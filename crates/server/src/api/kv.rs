@@ -4,11 +4,12 @@ use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use etched_mvcc::{Chunk, RangeStream, check};
 use etched_proto::etcdserverpb as pb;
-use etched_proto::raw::Wire;
+use etched_proto::raw::{RangeReply, Wire};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
@@ -36,10 +37,16 @@ pub(super) async fn range(
         shared.read_index().await?;
     }
     shared.metrics.mvcc_range.inc();
-    if is_small(&request) {
-        return range_now(&shared, &request);
-    }
-    beside(move || range_now(&shared, &request)).await
+    let started = Instant::now();
+    let metrics = Arc::clone(&shared);
+    let result = if is_small(&request) {
+        range_now(&shared, &request)
+    } else {
+        beside(move || range_now(&shared, &request)).await
+    };
+    let success = usize::from(result.is_ok());
+    metrics.metrics.range[success].observe(started.elapsed().as_secs_f64());
+    result
 }
 
 fn is_small(request: &pb::RangeRequest) -> bool {
@@ -140,14 +147,42 @@ pub(super) async fn range_stream(call: Call, request: Request<Incoming>) -> Resp
             call.shared.read_index().await?;
         }
         call.shared.metrics.mvcc_range.inc();
+        if message.sort_target != 0 {
+            return sorted(Arc::clone(&call.shared), message).await;
+        }
         let limit = call.shared.config.max_request_bytes;
-        call.shared.reader.range_stream(&message, limit).map_err(|error| call.shared.failed(&error))
+        let stream = call.shared.reader.range_stream(&message, limit);
+        stream.map(Reading::Idle).map_err(|error| call.shared.failed(&error))
     }
     .await;
     match opened {
-        Ok(stream) => grpc::stream(Chunks { shared: call.shared, state: Reading::Idle(stream) }),
+        Ok(state) => grpc::stream(Chunks { shared: call.shared, state }),
         Err(status) => call.finish(Err(status)),
     }
+}
+
+/// An order other than the keys' needs the whole answer at once; it is then sent in pieces.
+async fn sorted(shared: Arc<Shared>, request: pb::RangeRequest) -> Result<Reading, Status> {
+    beside(move || {
+        let (reply, revision) =
+            shared.reader.range(&request).map_err(|error| shared.failed(&error))?;
+        Ok(Reading::Whole { rest: reply, sent: 0, revision })
+    })
+    .await
+}
+
+/// The next piece of a whole answer: keys of about `bytes`, at least one while there are any.
+fn next_piece(whole: &RangeReply, sent: usize, bytes: usize) -> RangeReply {
+    let mut room = bytes;
+    let piece = whole.kvs[sent..].iter().take_while(|kv| {
+        let fits = room > 0;
+        room = room.saturating_sub(kv.len());
+        fits
+    });
+    let kvs: Vec<Bytes> = piece.cloned().collect();
+    let last = sent + kvs.len() == whole.kvs.len();
+    let (more, count) = if last { (whole.more, whole.count) } else { (false, 0) };
+    RangeReply { header: None, kvs, more, count }
 }
 
 struct Chunks {
@@ -159,7 +194,14 @@ type ChunkResult = Result<Option<Chunk>, etched_mvcc::Error>;
 
 enum Reading {
     Idle(RangeStream),
+    Whole {
+        rest: RangeReply,
+        sent: usize,
+        revision: i64,
+    },
     Busy(JoinHandle<(RangeStream, ChunkResult)>),
+    /// All is sent, the end is not said.
+    Done,
     Ended,
 }
 
@@ -180,6 +222,17 @@ impl Source for Chunks {
         loop {
             match std::mem::replace(&mut self.state, Reading::Ended) {
                 Reading::Ended => return Poll::Ready(None),
+                Reading::Whole { rest, sent, revision } => {
+                    let bytes = self.shared.config.max_request_bytes;
+                    let reply = next_piece(&rest, sent, bytes);
+                    let sent = sent + reply.kvs.len();
+                    let last = sent == rest.kvs.len();
+                    self.state =
+                        if last { Reading::Done } else { Reading::Whole { rest, sent, revision } };
+                    let chunk = self.encode(Chunk { reply, last: last.then_some(revision) });
+                    return Poll::Ready(Some(Ok(chunk)));
+                }
+                Reading::Done => return self.end(None),
                 Reading::Idle(mut stream) => {
                     self.state = Reading::Busy(tokio::task::spawn_blocking(move || {
                         let chunk = stream.next_chunk();
@@ -224,7 +277,7 @@ impl Chunks {
 }
 
 /// `etcdserverpb.RangeStreamResponse`: the answer in field 1.
-struct StreamResponse(etched_proto::raw::RangeReply);
+struct StreamResponse(RangeReply);
 
 impl Wire for StreamResponse {
     fn wire_len(&self) -> usize {

@@ -73,10 +73,8 @@ async fn unhealthy(shared: &Arc<Shared>, query: Option<&str>) -> Option<String> 
     if !serializable && shared.leader() == 0 {
         return Some("RAFT NO LEADER".to_owned());
     }
-    if !serializable {
-        if let Err(error) = shared.read_index().await {
-            return Some(format!("RANGE ERROR:{}", error.status().1));
-        }
+    if !serializable && let Err(error) = shared.read_index().await {
+        return Some(format!("RANGE ERROR:{}", error.status().1));
     }
     None
 }

@@ -30,10 +30,10 @@ pub(crate) async fn serve(
     surface: Surface,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    if surface == Surface::Client {
-        if let Some(refused) = refuse_host(&shared, request.headers()) {
-            return refused;
-        }
+    if surface == Surface::Client
+        && let Some(refused) = refuse_host(&shared, request.headers())
+    {
+        return refused;
     }
     let mut response = if surface == Surface::Client && request.method() == Method::OPTIONS {
         Response::new(Body::Empty)
