@@ -13,10 +13,10 @@ use std::time::Duration;
 use etched_proto::etcdserverpb as pb;
 use etched_proto::mvccpb::KeyValue;
 use etched_sim::{Loss, Rng, SimDisk, SimFile};
-use etched_storage::{Medium, Room, Storage};
+use etched_storage::{Medium, Room, Storage, StorageBackend};
 use etched_wal::disk::{Disk, DiskFile, Open};
 use prost::Message;
-use redb::StorageBackend;
+
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 

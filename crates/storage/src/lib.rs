@@ -47,6 +47,8 @@ mod view;
 pub use error::{Error, Result};
 pub use guard::panic_line;
 pub use medium::{Medium, Room};
+/// What a [`Medium`] hands out; redb's own trait.
+pub use redb::StorageBackend;
 pub use storage::Storage;
 pub use types::{Applied, Boot, Commit, Counts, Durability, FORMAT_VERSION, Options, Sizes, Table};
 pub use view::{RawRecord, View};
