@@ -48,15 +48,6 @@ pub(super) struct Leaf {
     sums: Sums,
 }
 
-/// How far pruning a leaf got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pruned {
-    /// All of it.
-    Done,
-    /// The budget ran out before the changes of this slot.
-    At(usize),
-}
-
 impl Leaf {
     pub(super) fn with_capacity(keys: usize, bytes: usize) -> Self {
         let keys_list = KeyList::with_capacity(keys, bytes);
@@ -146,18 +137,18 @@ impl Leaf {
         self.sums.add(right.sums);
     }
 
-    /// Prunes the keys from `from` on; see [`Tree::sweep`](super::Tree::sweep).
+    /// Prunes all keys; see [`Tree::sweep`](super::Tree::sweep). Whether it is done: otherwise the budget ran
+    /// out, and the whole leaf is to be pruned again, since a write in between may seal what is recent now.
     pub(super) fn prune(
         &mut self,
-        from: usize,
         floor: i64,
         budget: &mut usize,
         dropped: &mut Vec<Revision>,
-    ) -> Pruned {
+    ) -> bool {
         let cuts: Vec<Revision> = (0..self.len()).map(|slot| self.cut(slot, floor)).collect();
-        for (slot, &cut) in cuts.iter().enumerate().skip(from) {
+        for (slot, &cut) in cuts.iter().enumerate() {
             if !self.older.prune_sealed(slot, cut, budget, dropped) {
-                return Pruned::At(slot);
+                return false;
             }
         }
         let before = dropped.len();
@@ -165,7 +156,7 @@ impl Leaf {
         self.remove_dead(floor, dropped);
         *budget = budget.saturating_sub(dropped.len() - before + 1 + cuts.len() / KEYS_PER_BUDGET);
         self.sums = self.recount(self.sums.turned);
-        Pruned::Done
+        true
     }
 
     /// Which older changes of a key a floor makes unreadable: those below the revision returned.

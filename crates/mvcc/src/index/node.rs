@@ -8,7 +8,7 @@ use crate::record::Revision;
 
 use super::Entry;
 use super::keys::{KeyList, grow};
-use super::leaf::{Leaf, Pruned, Sums};
+use super::leaf::{Leaf, Sums};
 
 /// Children of an inner node.
 pub(super) const CHILDREN_MAX: usize = limit(64, 6);
@@ -155,11 +155,8 @@ impl Child {
         let node = Arc::make_mut(&mut self.node);
         let resume = match node {
             Node::Leaf(leaf) => {
-                let start = leaf.slots(from, None).start;
-                match leaf.prune(start, floor, budget, dropped) {
-                    Pruned::Done => None,
-                    Pruned::At(slot) => Some(leaf.key(slot).to_vec()),
-                }
+                let done = leaf.prune(floor, budget, dropped);
+                (!done).then(|| leaf.key(0).to_vec())
             }
             Node::Inner(inner) => inner.sweep(from, floor, budget, dropped),
         };

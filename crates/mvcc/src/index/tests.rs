@@ -13,6 +13,8 @@ enum Step {
     Write(usize, bool),
     /// To a floor this far below the newest revision, with a budget for each slice.
     Sweep(i64, usize),
+    /// One slice of a sweep, which other steps may come in between.
+    Slice(usize),
     /// From here on, the tree as it stands now must not change under this clone.
     Snapshot,
     Rebuild,
@@ -22,6 +24,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         60 => (0..150usize, prop::bool::weighted(0.35)).prop_map(|(key, dead)| Step::Write(key, dead)),
         3 => (0..40i64, 1..12usize).prop_map(|(below, budget)| Step::Sweep(below, budget)),
+        8 => (1..5usize).prop_map(Step::Slice),
         3 => Just(Step::Snapshot),
         1 => Just(Step::Rebuild),
     ]
@@ -83,6 +86,36 @@ fn forget(model: &mut Model, floor: i64) -> Vec<Revision> {
     forgotten
 }
 
+/// A sweep that is under way.
+#[derive(Debug, Default)]
+struct Sweeping {
+    floor: i64,
+    from: Option<Vec<u8>>,
+    dropped: Vec<Revision>,
+    expected: Vec<Revision>,
+}
+
+impl Sweeping {
+    fn new(floor: i64, mut expected: Vec<Revision>) -> Self {
+        expected.sort_unstable();
+        Self { floor, from: Some(Vec::new()), dropped: Vec::new(), expected }
+    }
+
+    fn slice(&mut self, tree: &mut Tree, budget: usize) {
+        if let Some(from) = self.from.take() {
+            self.from = tree.sweep(&from, self.floor, budget, &mut self.dropped);
+        }
+    }
+
+    fn finish(&mut self, tree: &mut Tree, budget: usize) {
+        while self.from.is_some() {
+            self.slice(tree, budget);
+        }
+        self.dropped.sort_unstable();
+        assert_eq!(self.dropped, self.expected);
+    }
+}
+
 fn rebuilt(model: &Model) -> Tree {
     let mut all: Vec<(Revision, &Vec<u8>, Entry)> = Vec::new();
     for (key, changes) in model {
@@ -106,6 +139,7 @@ proptest! {
     fn tree_finds_and_counts_as_a_map_of_all_changes(steps in prop::collection::vec(step(), 1..600)) {
         let (mut tree, mut model) = (Tree::default(), Model::new());
         let (mut main, mut sub, mut floor) = (1, 0, -1);
+        let mut sweeping = Sweeping::default();
         let mut snapshots: Vec<(Tree, Model, i64)> = Vec::new();
         for step in steps {
             match step {
@@ -118,28 +152,26 @@ proptest! {
                     // Many writes belong to the revision of the one before, unless that was compacted.
                     (main, sub) = if nth % 4 == 0 && main > floor { (main, sub + 1) } else { (main + 1, 0) };
                     let revision = Revision { main, sub };
-                    let before = tree.write(&key, revision, dead).map(Entry::revision);
+                    let before = tree.write(&key, revision, dead).filter(|entry| entry.is_live());
                     let changes = model.entry(key).or_default();
-                    prop_assert_eq!(before, changes.last().map(|(revision, _)| *revision));
+                    let expected = changes.last().filter(|(_, dead)| !dead).map(|(revision, _)| *revision);
+                    prop_assert_eq!(before.map(Entry::revision), expected);
                     changes.push((revision, dead));
                 }
                 Step::Sweep(below, budget) => {
+                    sweeping.finish(&mut tree, budget);
                     floor = floor.max(main - below);
-                    let (mut dropped, mut from) = (Vec::new(), Some(Vec::new()));
-                    while let Some(key) = from {
-                        let mut slice = Vec::new();
-                        from = tree.sweep(&key, floor, budget, &mut slice);
-                        dropped.extend(slice);
-                    }
-                    let mut forgotten = forget(&mut model, floor);
-                    dropped.sort_unstable();
-                    forgotten.sort_unstable();
-                    prop_assert_eq!(dropped, forgotten);
+                    sweeping = Sweeping::new(floor, forget(&mut model, floor));
                 }
+                Step::Slice(budget) => sweeping.slice(&mut tree, budget),
                 Step::Snapshot => snapshots.push((tree.clone(), model.clone(), main)),
-                Step::Rebuild => tree = rebuilt(&model),
+                Step::Rebuild => {
+                    sweeping.finish(&mut tree, 3);
+                    tree = rebuilt(&model);
+                }
             }
         }
+        sweeping.finish(&mut tree, 1);
         snapshots.push((tree, model, main));
         for (tree, model, main) in &snapshots {
             check(tree, model, *main);
