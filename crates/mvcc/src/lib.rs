@@ -37,6 +37,7 @@ mod write;
 pub use error::Error;
 pub use hash::{HashJob, KvHash};
 pub use leases::Leases;
+pub use memory::Flushed;
 pub use reader::Reader;
 pub use record::{Record, Records, RecordsError, Revision};
 pub use store::{Answer, Attachment, Changes, CompactState, Store, Sweep};

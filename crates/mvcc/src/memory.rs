@@ -27,6 +27,11 @@ pub(crate) struct MemoryTable {
     bytes: usize,
 }
 
+/// Records that have left memory. Dropping it frees them, which takes a while when there are many: a
+/// thread that nobody waits for does it best.
+#[derive(Debug, Default)]
+pub struct Flushed(#[expect(dead_code, reason = "only held, to be dropped")] Vec<Chunk>);
+
 impl MemoryTable {
     /// Adds the newest record.
     pub(crate) fn push(&mut self, revision: Revision, record: Record) {
@@ -61,19 +66,22 @@ impl MemoryTable {
         self.chunks.range(after.saturating_sub(1)..).cloned().collect()
     }
 
-    /// Drops the records up to and including `upto`.
-    pub(crate) fn drop_until(&mut self, upto: Revision) {
+    /// Takes the records up to and including `upto` out.
+    pub(crate) fn take_until(&mut self, upto: Revision) -> Flushed {
+        let mut taken = Vec::new();
         while let Some(chunk) = self.chunks.front_mut() {
             let gone = chunk.partition_point(|(revision, _)| *revision <= upto);
             self.bytes -= chunk[..gone].iter().map(|(_, record)| cost(record)).sum::<usize>();
             if gone < chunk.len() {
                 if gone > 0 {
-                    *chunk = Arc::new(chunk[gone..].to_vec());
+                    let rest = Arc::new(chunk[gone..].to_vec());
+                    taken.push(std::mem::replace(chunk, rest));
                 }
-                return;
+                break;
             }
-            self.chunks.pop_front();
+            taken.extend(self.chunks.pop_front());
         }
+        Flushed(taken)
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -26,7 +26,7 @@ use crate::index::{Builder, Built, Entry, Keys, Tree};
 use crate::kv::Kv;
 use crate::leases::Leases;
 use crate::limit;
-use crate::memory::MemoryTable;
+use crate::memory::{Flushed, MemoryTable};
 use crate::pins::Pins;
 use crate::reader::Reader;
 use crate::record::{Record, Records, RecordsError, Revision};
@@ -256,13 +256,14 @@ impl Store {
         events
     }
 
-    /// Storage now shows every record up to and including `upto`: they leave the memory table.
+    /// Storage now shows every record up to and including `upto`: they leave the memory table, and are
+    /// freed when the answer is dropped.
     ///
     /// # Panics
     /// When [`Store::take_changes`] has not handed them out.
-    pub fn flushed(&mut self, upto: Revision) {
+    pub fn flushed(&mut self, upto: Revision) -> Flushed {
         assert!(upto < self.taken, "only what was taken can have been flushed");
-        self.core.shared.write().memory.drop_until(upto);
+        self.core.shared.write().memory.take_until(upto)
     }
 
     /// Bytes that the memory table holds.

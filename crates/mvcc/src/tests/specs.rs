@@ -14,7 +14,7 @@ use etched_proto::raw::Wire;
 
 use super::fake::Rig;
 use super::replay::decoded;
-use crate::{Answer, CompactState, Error, Reader, Record, RecordsError, Revision, Store};
+use crate::{Answer, CompactState, Error, KvHash, Reader, Record, RecordsError, Revision, Store};
 
 fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> PutRequest {
     PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() }
@@ -37,6 +37,13 @@ impl Rig {
     fn delete(&mut self, key: &'static str) {
         let request = DeleteRangeRequest { key: key.into(), ..DeleteRangeRequest::default() };
         self.store.delete_range(&request, &mut self.leases, Answer::Wanted).unwrap();
+    }
+
+    /// Compacts with all that follows.
+    fn compact(&mut self, revision: i64) {
+        self.store.compact(revision).unwrap().run().unwrap();
+        while self.sweep(3).is_some() {}
+        self.remove(usize::MAX);
     }
 
     fn txn(&mut self, requests: Vec<Request>) -> Result<(), Error> {
@@ -311,4 +318,60 @@ fn changes_and_events_are_handed_out_once_and_in_order() {
     assert!(rig.store.memory_bytes() < bytes);
     rig.store.flushed(Revision::start_of(4));
     assert_eq!(rig.store.memory_bytes(), 0);
+}
+
+#[test]
+fn hashes_around_odd_compactions_are_those_of_etcd() {
+    // Asked of an etcd 3.7.1, step by step.
+    let hash = |rig: &Rig, revision| rig.store.reader().hash_kv(revision).unwrap().0;
+    let expect = |hash, compact_revision, revision| KvHash { hash, compact_revision, revision };
+    let mut rig = Rig::new();
+    rig.compact(0);
+    assert_eq!(hash(&rig, 0), expect(1_084_519_789, -1, 0), "the one kept of compaction 0");
+    rig.put("a", "1");
+    assert_eq!(hash(&rig, 0), expect(1_084_519_789, -1, 0), "not that of the current revision");
+    assert_eq!(hash(&rig, 2), expect(2_587_454_935, 0, 2));
+    rig.compact(2);
+    assert_eq!(hash(&rig, 2), expect(2_587_454_935, 0, 2));
+    rig.delete("a");
+    assert_eq!(
+        hash(&rig, 3),
+        expect(3_520_211_144, 2, 3),
+        "nothing exists, so nothing is filtered"
+    );
+    rig.compact(3);
+    assert_eq!(hash(&rig, 3), expect(3_681_333_679, 2, 3), "the deletion counts as kept");
+    assert_eq!(hash(&rig, 2), expect(2_587_454_935, 0, 2), "kept, although compacted");
+    assert_eq!(hash(&rig, -5), expect(1_084_519_789, 3, -5));
+    assert_eq!(rig.store.reader().hash_kv(1).err(), Some(Error::Compacted));
+    assert_eq!(rig.store.reader().hash_kv(4).err(), Some(Error::FutureRevision));
+}
+
+#[test]
+fn hash_of_a_compaction_is_not_kept_when_the_one_before_was_interrupted() {
+    let mut rig = Rig::new();
+    for value in ["1", "2", "3"] {
+        rig.put("k", value);
+    }
+    let first = rig.store.compact(2).unwrap();
+    let second = rig.store.compact(3).unwrap();
+    assert_eq!(second.run(), Ok(None));
+    assert!(first.run().unwrap().is_some(), "nothing before it was left undone");
+    let kept = rig.store.reader().compaction_hashes();
+    assert_eq!(kept.iter().map(|hash| hash.revision).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn hashes_of_the_ten_newest_compactions_are_kept() {
+    let mut rig = Rig::new();
+    for revision in 2..20 {
+        rig.put("k", "v");
+        rig.compact(revision);
+    }
+    let kept = rig.store.reader().compaction_hashes();
+    assert_eq!(
+        kept.iter().map(|hash| hash.revision).collect::<Vec<_>>(),
+        (10..20).collect::<Vec<_>>()
+    );
+    assert_eq!(rig.store.reader().hash_kv(9).err(), Some(Error::Compacted));
 }
