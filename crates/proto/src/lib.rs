@@ -35,3 +35,4 @@ generated!(
 );
 
 pub mod raw;
+pub mod txn;

@@ -185,6 +185,8 @@ impl<D: Disk> Engine<D> {
         self.applied = applied;
         self.node.applied(applied.index);
         self.applier.finish_batch(applied, self.node.wal_bytes())?;
+        // Who has an answer and asks for the status must find the index of his entry in it.
+        self.publish();
         self.deliver();
         for job in self.applier.take_hash_jobs() {
             self.run_hash_job(job);

@@ -37,6 +37,7 @@ macro_rules! requests {
         impl Request {
             fn decode(tag: u32, body: Bytes) -> Result<Option<Self>, prost::DecodeError> {
                 Ok(Some(match tag {
+                    _ if tag == Field::Txn as u32 => Self::Txn(etched_proto::txn::decode(body)?),
                     $($tag => Self::$variant(<$message>::decode(body)?),)*
                     _ => return Ok(None),
                 }))

@@ -26,6 +26,8 @@ use crate::shared::{Event, Shared};
 
 /// Threads that answer large reads, per network thread.
 const READ_THREADS: usize = 4;
+/// Room for transactions nested as deep as they are decoded; only what is used takes memory.
+const STACK_BYTES: usize = 8 << 20;
 /// How long a network thread waits for its connections at the end.
 const CONNECTIONS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -273,6 +275,7 @@ fn spawn_catch_up(mut catch_up: CatchUp, shared: Arc<Shared>) -> JoinHandle<()> 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     std::thread::Builder::new()
         .name(name.to_owned())
+        .stack_size(STACK_BYTES)
         .spawn(work)
         .expect("the system starts the few threads a server needs")
 }

@@ -10,13 +10,14 @@ use bytes::{Bytes, BytesMut};
 use etched_mvcc::{Chunk, RangeStream, check};
 use etched_proto::etcdserverpb as pb;
 use etched_proto::raw::{RangeReply, Wire};
+use etched_proto::txn;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use tokio::task::JoinHandle;
 use tonic::Status;
 
-use super::{Call, reply};
+use super::{Call, malformed, reply};
 use crate::error::Error;
 use crate::grpc::{self, Body, Framed, Method, Source, frame, push_frame};
 use crate::quota;
@@ -103,11 +104,26 @@ pub(super) async fn delete_range(
     reply(&answer)
 }
 
-pub(super) async fn txn(
-    shared: Arc<Shared>,
-    request: pb::TxnRequest,
-    body: Bytes,
-) -> Result<Framed, Status> {
+/// Nested messages that Go's decoder takes; one level of a transaction is two of them.
+const GO_MESSAGES_MAX: usize = 10_000;
+
+/// Decodes a transaction; one that is nested too deep is refused as etcd refuses it: each level uses up at least
+/// one operation.
+fn decode_txn(body: Bytes, max_ops: usize) -> Result<pb::TxnRequest, Status> {
+    let depth = txn::depth(&body);
+    if 2 * depth > GO_MESSAGES_MAX {
+        return Err(Status::internal(
+            "grpc: error unmarshalling request: proto: exceeded maximum recursion depth",
+        ));
+    }
+    if depth > txn::DEPTH_MAX.min(max_ops.saturating_add(1)) {
+        return Err(Error::TooManyOps.into());
+    }
+    txn::decode(body).map_err(|_| malformed())
+}
+
+pub(super) async fn txn(shared: Arc<Shared>, body: Bytes) -> Result<Framed, Status> {
+    let request = decode_txn(body.clone(), shared.config.max_txn_ops)?;
     check::txn(&request, shared.config.max_txn_ops).map_err(status)?;
     if check::is_read_only(&request) {
         if !check::is_serializable(&request) {

@@ -13,7 +13,7 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
 
-use super::{Call, decode, reply};
+use super::{Call, decode_streamed, reply};
 use crate::error::Error;
 use crate::grpc::{self, Body, Framed, Method, Source, push_frame};
 use crate::quota;
@@ -101,7 +101,7 @@ async fn answer_renewals(
     let mut reader = call.reader(request);
     while let Some(body) = reader.next().await? {
         call.shared.metrics.received(Method::LeaseKeepAlive, body.len());
-        let request: pb::LeaseKeepAliveRequest = decode(body)?;
+        let request: pb::LeaseKeepAliveRequest = decode_streamed(body)?;
         let header = call.shared.header(call.shared.reader.current_revision());
         let ttl = renew(&call.shared, request.id).await?;
         let response = pb::LeaseKeepAliveResponse { header: Some(header), id: request.id, ttl };

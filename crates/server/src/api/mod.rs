@@ -76,7 +76,7 @@ async fn dispatch(call: Call, request: Request<Incoming>) -> Response<Body> {
         Method::RangeStream => kv::range_stream(call, request).await,
         Method::Put => call.unary(request, kv::put).await,
         Method::DeleteRange => call.unary(request, kv::delete_range).await,
-        Method::Txn => call.unary(request, kv::txn).await,
+        Method::Txn => call.unary_bytes(request, kv::txn).await,
         Method::Compact => call.unary(request, kv::compact).await,
         Method::Watch => watch::watch(call, request),
         Method::LeaseGrant => call.unary(request, lease::grant).await,
@@ -111,10 +111,26 @@ impl Call {
         M: Message + Default,
         F: Future<Output = Result<Framed, Status>>,
     {
+        self.unary_bytes(request, |shared, body| async {
+            let message = decode(body.clone())?;
+            handler(shared, message, body).await
+        })
+        .await
+    }
+
+    /// The same for a handler that decodes by itself.
+    async fn unary_bytes<F>(
+        self,
+        request: Request<Incoming>,
+        handler: impl FnOnce(Arc<Shared>, Bytes) -> F,
+    ) -> Response<Body>
+    where
+        F: Future<Output = Result<Framed, Status>>,
+    {
         let started = Instant::now();
         let result = async {
-            let (message, body) = self.only_message(request).await?;
-            handler(Arc::clone(&self.shared), message, body).await
+            let body = self.only_body(request).await?;
+            handler(Arc::clone(&self.shared), body).await
         }
         .await;
         let took = started.elapsed();
@@ -129,10 +145,23 @@ impl Call {
         &self,
         request: Request<Incoming>,
     ) -> Result<(M, Bytes), Status> {
-        let mut reader = self.reader(request);
-        let body = reader.next().await?.ok_or_else(|| Status::internal("unexpected EOF"))?;
-        self.shared.metrics.received(self.method, body.len());
+        let body = self.only_body(request).await?;
         Ok((decode(body.clone())?, body))
+    }
+
+    async fn only_body(&self, request: Request<Incoming>) -> Result<Bytes, Status> {
+        let mut reader = self.reader(request);
+        let body = match reader.next().await {
+            Ok(Some(body)) => body,
+            // etcd's library gives these two to a unary call as they are, without a code of their own.
+            Ok(None) => return Err(Status::unknown("EOF")),
+            Err(status) if status.message() == "unexpected EOF" => {
+                return Err(Status::unknown("unexpected EOF"));
+            }
+            Err(status) => return Err(status),
+        };
+        self.shared.metrics.received(self.method, body.len());
+        Ok(body)
     }
 
     fn reader(&self, request: Request<Incoming>) -> MessageReader {
@@ -166,11 +195,23 @@ impl Call {
 
 /// Decodes a message; the text is that of etcd's gRPC library.
 fn decode<M: Message + Default>(body: Bytes) -> Result<M, Status> {
+    M::decode(body).map_err(|_| malformed())
+}
+
+/// The same for a message of a stream.
+fn decode_streamed<M: Message + Default>(body: Bytes) -> Result<M, Status> {
     M::decode(body).map_err(|_| {
         Status::internal(
-            "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data",
+            "grpc: failed to unmarshal the received message: proto: cannot parse invalid \
+             wire-format data",
         )
     })
+}
+
+fn malformed() -> Status {
+    Status::internal(
+        "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data",
+    )
 }
 
 /// The usual end of a handler.

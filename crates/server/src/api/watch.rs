@@ -21,7 +21,7 @@ use pb::watch_request::RequestUnion;
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 
-use super::{Call, decode};
+use super::{Call, decode_streamed};
 use crate::error::Error;
 use crate::grpc::{self, Body, MessageReader, Method, Source, push_frame};
 use crate::lane;
@@ -61,7 +61,7 @@ async fn take_requests(
 ) -> Result<(), Status> {
     while let Some(body) = reader.next().await? {
         shared.metrics.received(Method::Watch, body.len());
-        let request: pb::WatchRequest = decode(body)?;
+        let request: pb::WatchRequest = decode_streamed(body)?;
         poll_fn(|cx| stream.poll_room(cx)).await;
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => {

@@ -113,8 +113,9 @@ impl MessageReader {
         }
     }
 
+    /// Part of a prefix counts as nothing, as in etcd.
     fn end(&self) -> Result<Option<Bytes>, Status> {
-        if self.buffer.is_empty() { Ok(None) } else { Err(Status::internal("unexpected EOF")) }
+        if self.buffer.len() < PREFIX { Ok(None) } else { Err(Status::internal("unexpected EOF")) }
     }
 
     fn take_message(&mut self) -> Result<Option<Bytes>, Status> {
@@ -126,8 +127,8 @@ impl MessageReader {
         if length > self.limit {
             return Err(too_large(length, self.limit));
         }
+        // Room grows with what arrives: an announced length alone costs nothing.
         if self.buffer.len() < PREFIX + length {
-            self.buffer.reserve(PREFIX + length - self.buffer.len());
             return Ok(None);
         }
         self.buffer.advance(PREFIX);
