@@ -95,7 +95,8 @@ methods! {
 const LATER: &[&str] = &["etcdserverpb.Auth", "v3lockpb.Lock", "v3electionpb.Election"];
 
 fn unknown(path: &str) -> Status {
-    let Some((service, method)) = path.trim_start_matches('/').rsplit_once('/') else {
+    let name = path.strip_prefix('/').unwrap_or(path);
+    let Some((service, method)) = name.rsplit_once('/') else {
         return Status::unimplemented(format!("malformed method name: {path:?}"));
     };
     if LATER.contains(&service) {
@@ -127,5 +128,11 @@ mod tests {
             "unknown method Nope for service etcdserverpb.KV"
         );
         assert_eq!(message("/a.B/Nope"), "unknown service a.B");
+        assert_eq!(message("//"), "unknown service ");
+        assert_eq!(message("/Range"), "malformed method name: \"/Range\"");
+        assert_eq!(
+            message("/etcdserverpb.KV/Range?x=1"),
+            "unknown method Range?x=1 for service etcdserverpb.KV"
+        );
     }
 }

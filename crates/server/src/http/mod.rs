@@ -6,7 +6,7 @@ mod process;
 use std::sync::Arc;
 
 use http::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::grpc::Body;
@@ -30,6 +30,12 @@ pub(crate) async fn serve(
     surface: Surface,
     request: Request<Incoming>,
 ) -> Response<Body> {
+    if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
+        return text(
+            StatusCode::BAD_REQUEST,
+            "400 Bad Request: missing required Host header",
+        );
+    }
     if surface == Surface::Client
         && let Some(refused) = refuse_host(&shared, request.headers())
     {
