@@ -369,9 +369,10 @@ impl Applier {
         std::mem::take(&mut self.hash_jobs)
     }
 
-    /// The file shows every record up to `upto`.
+    /// The file shows every record up to `upto`: what memory held of them is freed by the flusher, not here.
     pub(crate) fn flushed(&mut self, upto: Revision) {
-        self.store.flushed(upto);
+        let flushed = self.store.flushed(upto);
+        self.shared.flush.free_later(flushed);
     }
 
     /// Bytes of records that only memory and the log hold.

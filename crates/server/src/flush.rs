@@ -14,10 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use etched_mvcc::Flushed;
 use etched_proto::raftpb::ConfState;
 use etched_storage::{Applied, Commit, Durability, Error as StorageError};
 use etched_wal::SnapshotMark;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use crate::shared::{Event, Shared, Waiter};
@@ -51,6 +52,8 @@ struct State {
     waiters: Vec<Waiter>,
     /// Told once everything so far is in the file.
     committed: Vec<oneshot::Sender<()>>,
+    /// Records that are in the file by now.
+    freed: Vec<Flushed>,
     /// When the oldest change came.
     since: Option<Instant>,
     stop: bool,
@@ -100,6 +103,12 @@ impl FlushQueue {
         wait
     }
 
+    /// Leaves the freeing of many records to the flusher.
+    pub(crate) fn free_later(&self, records: Flushed) {
+        self.state.lock().freed.push(records);
+        self.changed.notify_one();
+    }
+
     /// Membership as of the last commit.
     pub(crate) fn conf_state(&self) -> Option<ConfState> {
         self.conf_state.lock().clone()
@@ -115,6 +124,11 @@ impl FlushQueue {
     fn next(&self, checkpoint_at: Option<Instant>) -> (State, bool) {
         let mut state = self.state.lock();
         loop {
+            let freed = std::mem::take(&mut state.freed);
+            if !freed.is_empty() {
+                MutexGuard::unlocked(&mut state, || drop(freed));
+                continue;
+            }
             let due = state.since.map(|since| since + COMMIT_DELAY);
             let now = Instant::now();
             if state.stop || state.worth_it(self.commit_bytes) || due.is_some_and(|due| due <= now)
@@ -139,14 +153,15 @@ impl FlushQueue {
     fn put_back(&self, mut old: State) {
         let mut state = self.state.lock();
         let new = std::mem::take(&mut *state);
+        old.waiters.extend(new.waiters);
+        old.committed.extend(new.committed);
+        old.freed = new.freed;
         if new.since.is_some() {
             old.commit.applied = new.commit.applied;
             old.commit.conf_state = new.commit.conf_state.or(old.commit.conf_state.take());
             append(&mut old.commit.records, new.commit.records);
             append(&mut old.commit.removed, new.commit.removed);
             append(&mut old.commit.rows, new.commit.rows);
-            old.waiters.extend(new.waiters);
-            old.committed.extend(new.committed);
             old.bytes += new.bytes;
             old.log_bytes = new.log_bytes;
         }
