@@ -141,7 +141,11 @@ pub(crate) async fn accept(
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 loop {
                     match listener.accept().await {
-                        Ok((stream, _)) => hand_over(service, Stream::Tcp(stream.into_std()?)),
+                        Ok((stream, _)) => {
+                            if let Ok(stream) = stream.into_std() {
+                                hand_over(service, Stream::Tcp(stream));
+                            }
+                        }
                         Err(error) => pause_after(&error).await,
                     }
                 }
@@ -150,7 +154,11 @@ pub(crate) async fn accept(
                 let listener = tokio::net::UnixListener::from_std(listener)?;
                 loop {
                     match listener.accept().await {
-                        Ok((stream, _)) => hand_over(service, Stream::Unix(stream.into_std()?)),
+                        Ok((stream, _)) => {
+                            if let Ok(stream) = stream.into_std() {
+                                hand_over(service, Stream::Unix(stream));
+                            }
+                        }
                         Err(error) => pause_after(&error).await,
                     }
                 }
@@ -207,7 +215,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let builder = builder(&shared.config, service);
-    let answer = service_fn(move |request| answer(Arc::clone(&shared), service, request));
+    let stopping = Rc::new(stop.clone());
+    let answer = service_fn(move |request| {
+        answer(Arc::clone(&shared), service, Rc::clone(&stopping), request)
+    });
     let connection = builder.serve_connection(TokioIo::new(stream), answer);
     let mut connection = pin!(connection);
     let stopped = wait_for_stop(stop);
@@ -252,6 +263,7 @@ fn builder(config: &Config, service: Service) -> auto::Builder<LocalExecutor> {
 async fn answer(
     shared: Arc<Shared>,
     service: Service,
+    stopping: api::Stopping,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
     let surface = match service {
@@ -259,7 +271,7 @@ async fn answer(
         Service::Everything | Service::Grpc => Surface::Client,
     };
     Ok(if request.version() == Version::HTTP_2 {
-        api::serve(shared, request).await
+        api::serve(shared, stopping, request).await
     } else {
         crate::http::serve(shared, surface, request).await
     })

@@ -3,9 +3,11 @@
 //! Counters and histograms are bumped where things happen; what is a state (revisions, sizes, leader)
 //! is read when somebody scrapes.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use etched_proto::etcdserverpb::AlarmType;
+use parking_lot::Mutex;
 use prometheus::core::{AtomicF64, GenericGauge};
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
@@ -13,7 +15,7 @@ use prometheus::{
 };
 use tonic::Code;
 
-use crate::grpc::{METHODS, Method};
+use crate::grpc::{Kind, METHODS, Method};
 
 /// Content type of the text, as etcd gives it.
 pub(crate) const CONTENT_TYPE: &str =
@@ -55,6 +57,11 @@ pub(crate) const OPERATIONS: [&str; 11] = [
 ];
 const SUCCESS: [&str; 2] = ["false", "true"];
 
+/// Client versions that are counted by name; more than there will ever be releases in use at once.
+const CLIENT_VERSIONS_MAX: usize = 200;
+/// Longest client version that is counted by name.
+const CLIENT_VERSION_BYTES_MAX: usize = 64;
+
 /// Counters of one method; plain atomics, because every request touches them.
 #[derive(Default)]
 struct MethodCounters {
@@ -73,7 +80,9 @@ pub(crate) struct Metrics {
     /// Bytes of gRPC messages to clients.
     pub(crate) sent_bytes: IntCounter,
     /// Requests by kind and the client's version.
-    pub(crate) client_requests: IntCounterVec,
+    client_requests: IntCounterVec,
+    /// Versions that have a label value of their own.
+    client_versions: Mutex<HashSet<String>>,
     /// Proposals that ended without an answer.
     pub(crate) proposals_failed: IntCounter,
     /// Leaders seen.
@@ -214,6 +223,7 @@ impl Metrics {
             20,
         );
         Self {
+            client_versions: Mutex::default(),
             methods: METHODS.iter().map(|_| MethodCounters::default()).collect(),
             received_bytes: counter(
                 r,
@@ -378,6 +388,24 @@ impl Metrics {
     /// A call of `method` begins.
     pub(crate) fn started(&self, method: Method) {
         self.methods[method as usize].started.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call of `method` comes from a client of `version`; what clients can choose must not grow without
+    /// end.
+    pub(crate) fn client_request(&self, method: Method, version: &str) {
+        let kind = match method.kind() {
+            Kind::Unary => "unary",
+            Kind::ServerStream | Kind::BidiStream => "stream",
+        };
+        let known = ["unknown", crate::ETCD_VERSION].contains(&version) || {
+            let mut versions = self.client_versions.lock();
+            versions.contains(version)
+                || (version.len() <= CLIENT_VERSION_BYTES_MAX
+                    && versions.len() < CLIENT_VERSIONS_MAX
+                    && versions.insert(version.to_owned()))
+        };
+        let version = if known { version } else { "other" };
+        self.client_requests.with_label_values(&[kind, version]).inc();
     }
 
     /// A call of `method` ended.

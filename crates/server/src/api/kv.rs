@@ -1,6 +1,6 @@
 //! `etcdserverpb.KV`.
 
-use std::future::Future as _;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,7 +17,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 use tokio::task::JoinHandle;
 use tonic::Status;
 
-use super::{Call, malformed, reply};
+use super::{Call, Ending, malformed, reply};
 use crate::error::Error;
 use crate::grpc::{self, Body, Framed, Method, Source, frame, push_frame};
 use crate::quota;
@@ -71,9 +71,26 @@ fn range_now(shared: &Shared, request: &pb::RangeRequest) -> Result<Framed, Stat
 async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
-    match tokio::task::spawn_blocking(work).await {
+    match Beside(tokio::task::spawn_blocking(work)).await {
         Ok(result) => result,
         Err(_) => Err(Error::Stopped.into()),
+    }
+}
+
+/// Work on another thread that nobody waits for any more is not begun: it would only delay what others wait for.
+struct Beside<T>(JoinHandle<T>);
+
+impl<T> Future for Beside<T> {
+    type Output = Result<T, tokio::task::JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl<T> Drop for Beside<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -156,8 +173,8 @@ pub(super) async fn compact(
 
 /// Streams a range: the next chunk is read while the one before is sent.
 pub(super) async fn range_stream(call: Call, request: Request<Incoming>) -> Response<Body> {
-    let opened = async {
-        let (message, _) = call.only_message::<pb::RangeRequest>(request).await?;
+    let open = async {
+        let message: pb::RangeRequest = call.only_message(request).await?;
         check::range_stream(&message).map_err(status)?;
         if !message.serializable {
             call.shared.read_index().await?;
@@ -169,10 +186,12 @@ pub(super) async fn range_stream(call: Call, request: Request<Incoming>) -> Resp
         let limit = call.shared.config.max_request_bytes;
         let stream = call.shared.reader.range_stream(&message, limit);
         stream.map(Reading::Idle).map_err(|error| call.shared.failed(&error))
-    }
-    .await;
-    match opened {
-        Ok(state) => grpc::stream(Chunks { shared: call.shared, state }),
+    };
+    match call.in_time(open).await {
+        Ok(state) => {
+            let Call { shared, encoding, deadline, ending, .. } = call;
+            grpc::stream(Chunks { shared, state, ending }, encoding, deadline)
+        }
         Err(status) => call.finish(Err(status)),
     }
 }
@@ -204,6 +223,7 @@ fn next_piece(whole: &RangeReply, sent: usize, bytes: usize) -> RangeReply {
 struct Chunks {
     shared: Arc<Shared>,
     state: Reading,
+    ending: Ending,
 }
 
 type ChunkResult = Result<Option<Chunk>, etched_mvcc::Error>;
@@ -215,7 +235,7 @@ enum Reading {
         sent: usize,
         revision: i64,
     },
-    Busy(JoinHandle<(RangeStream, ChunkResult)>),
+    Busy(Beside<(RangeStream, ChunkResult)>),
     /// All is sent, the end is not said.
     Done,
     Ended,
@@ -224,8 +244,7 @@ enum Reading {
 impl Chunks {
     fn end(&mut self, status: Option<Status>) -> Poll<Option<Result<Bytes, Status>>> {
         self.state = Reading::Ended;
-        let code = status.as_ref().map_or(tonic::Code::Ok, Status::code);
-        self.shared.metrics.handled(Method::RangeStream, code);
+        self.ending.code = status.as_ref().map_or(tonic::Code::Ok, Status::code);
         Poll::Ready(status.map(Err))
     }
 }
@@ -250,10 +269,10 @@ impl Source for Chunks {
                 }
                 Reading::Done => return self.end(None),
                 Reading::Idle(mut stream) => {
-                    self.state = Reading::Busy(tokio::task::spawn_blocking(move || {
+                    self.state = Reading::Busy(Beside(tokio::task::spawn_blocking(move || {
                         let chunk = stream.next_chunk();
                         (stream, chunk)
-                    }));
+                    })));
                 }
                 Reading::Busy(mut reading) => {
                     let Poll::Ready(read) = Pin::new(&mut reading).poll(cx) else {

@@ -13,9 +13,9 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
 
-use super::{Call, decode_streamed, reply};
+use super::{Call, Ending, decode_streamed, reply};
 use crate::error::Error;
-use crate::grpc::{self, Body, Framed, Method, Source, push_frame};
+use crate::grpc::{self, Body, Framed, MessageReader, Method, Source, push_frame};
 use crate::quota;
 use crate::request::Field;
 use crate::shared::{Answer, Shared};
@@ -83,27 +83,34 @@ pub(super) async fn leases(
 /// Renews leases as the client asks for it, one answer for each request, in their order.
 pub(super) fn keep_alive(call: Call, request: Request<Incoming>) -> Response<Body> {
     let (answers, receiver) = mpsc::channel(KEEP_ALIVE_QUEUE);
-    let shared = Arc::clone(&call.shared);
+    let reader = call.reader(request);
+    let Call { shared, stopping, encoding, deadline, ending, .. } = call;
+    let renewals = Renewals { shared: Arc::clone(&shared), receiver, ending };
     tokio::task::spawn_local(async move {
-        if let Err(status) = answer_renewals(call, request, &answers).await {
+        let end = tokio::select! {
+            end = answer_renewals(shared, reader, &answers) => end,
+            // Nobody is left who would read or hear.
+            () = answers.closed() => return,
+            () = super::stopped(stopping) => Err(Error::Stopped.into()),
+        };
+        if let Err(status) = end {
             // The stream may be gone: then nobody needs the status.
             let _ = answers.send(Err(status)).await;
         }
     });
-    grpc::stream(Renewals { shared, receiver, ended: false })
+    grpc::stream(renewals, encoding, deadline)
 }
 
 async fn answer_renewals(
-    call: Call,
-    request: Request<Incoming>,
+    shared: Arc<Shared>,
+    mut reader: MessageReader,
     answers: &mpsc::Sender<Result<pb::LeaseKeepAliveResponse, Status>>,
 ) -> Result<(), Status> {
-    let mut reader = call.reader(request);
     while let Some(body) = reader.next().await? {
-        call.shared.metrics.received(Method::LeaseKeepAlive, body.len());
+        shared.metrics.received(Method::LeaseKeepAlive, body.len());
         let request: pb::LeaseKeepAliveRequest = decode_streamed(body)?;
-        let header = call.shared.header(call.shared.reader.current_revision());
-        let ttl = renew(&call.shared, request.id).await?;
+        let header = shared.header(shared.reader.current_revision());
+        let ttl = renew(&shared, request.id).await?;
         let response = pb::LeaseKeepAliveResponse { header: Some(header), id: request.id, ttl };
         if answers.send(Ok(response)).await.is_err() {
             return Ok(());
@@ -133,15 +140,7 @@ async fn renew(shared: &Shared, id: i64) -> Result<i64, Status> {
 struct Renewals {
     shared: Arc<Shared>,
     receiver: mpsc::Receiver<Result<pb::LeaseKeepAliveResponse, Status>>,
-    ended: bool,
-}
-
-impl Renewals {
-    fn end(&mut self, code: Code) {
-        if !std::mem::replace(&mut self.ended, true) {
-            self.shared.metrics.handled(Method::LeaseKeepAlive, code);
-        }
-    }
+    ending: Ending,
 }
 
 impl Source for Renewals {
@@ -152,11 +151,11 @@ impl Source for Renewals {
         let Poll::Ready(next) = self.receiver.poll_recv(cx) else { return Poll::Pending };
         match next {
             None => {
-                self.end(Code::Ok);
+                self.ending.code = Code::Ok;
                 Poll::Ready(None)
             }
             Some(Err(status)) => {
-                self.end(status.code());
+                self.ending.code = status.code();
                 Poll::Ready(Some(Err(status)))
             }
             Some(Ok(response)) => {
@@ -166,11 +165,5 @@ impl Source for Renewals {
                 Poll::Ready(Some(Ok(out.freeze())))
             }
         }
-    }
-}
-
-impl Drop for Renewals {
-    fn drop(&mut self) {
-        self.end(Code::Cancelled);
     }
 }

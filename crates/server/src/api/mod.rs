@@ -8,22 +8,30 @@ mod maintenance;
 mod watch;
 
 use std::future::Future;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etched_proto::raw::Wire;
+use http::header::CONTENT_TYPE;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use prost::Message;
-use tonic::Status;
+use tokio::sync::watch as watch_channel;
+use tokio::time::Instant as Deadline;
+use tonic::{Code, Status};
 
 use crate::error::Error;
-use crate::grpc::{self, Body, Encoding, Framed, MessageReader, Method, frame};
+use crate::grpc::{self, Body, Encoding, Framed, MessageReader, Method, Permit, frame};
 use crate::shared::Shared;
 
 /// Answers one gRPC request.
-pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    stopping: Stopping,
+    request: Request<Incoming>,
+) -> Response<Body> {
     if let Some(refused) = grpc::refusal(&request) {
         return refused;
     }
@@ -33,17 +41,63 @@ pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Re
     };
     shared.metrics.started(method);
     let begun = begin(&shared, method, &request);
+    let ending = Ending { shared: Arc::clone(&shared), method, code: Code::Cancelled };
     match begun {
-        Ok(encoding) => dispatch(Call { shared, method, encoding }, request).await,
+        Ok((encoding, deadline)) => {
+            let call = Call { shared, stopping, method, encoding, deadline, ending };
+            let answer_type = grpc::answer_type(request.headers());
+            let mut response = dispatch(call, request).await;
+            if let Some(answer_type) = answer_type {
+                response.headers_mut().insert(CONTENT_TYPE, answer_type);
+            }
+            response
+        }
         Err(status) => {
-            shared.metrics.handled(method, status.code());
+            ending.with(status.code());
             grpc::error(&status)
         }
     }
 }
 
+/// Turns true when the server ends.
+pub(crate) type Stopping = Rc<watch_channel::Receiver<bool>>;
+
+/// Waits for the end of the server.
+async fn stopped(stopping: Stopping) {
+    let mut own = watch_channel::Receiver::clone(&stopping);
+    // An error says that the server is gone altogether.
+    let _ = own.wait_for(|stop| *stop).await;
+}
+
+/// Counts the end of a call, once: a call that is dropped on its way was cancelled by the client.
+struct Ending {
+    shared: Arc<Shared>,
+    method: Method,
+    code: Code,
+}
+
+impl Ending {
+    fn with(mut self, code: Code) {
+        self.code = code;
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.shared.metrics.handled(self.method, self.code);
+    }
+}
+
 /// Checks that every call passes before its message is read.
-fn begin(shared: &Shared, method: Method, request: &Request<Incoming>) -> Result<Encoding, Status> {
+fn begin(
+    shared: &Shared,
+    method: Method,
+    request: &Request<Incoming>,
+) -> Result<(Encoding, Option<Deadline>), Status> {
+    let timeout = grpc::timeout(request.headers()).map_err(Status::internal)?;
+    if timeout == Some(Duration::ZERO) {
+        return Err(grpc::deadline_exceeded());
+    }
     let encoding = grpc::encoding(request.headers())?;
     let version = match request.headers().get("client-api-version") {
         None => "unknown",
@@ -51,23 +105,24 @@ fn begin(shared: &Shared, method: Method, request: &Request<Incoming>) -> Result
             std::str::from_utf8(value.as_bytes()).map_err(|_| Error::InvalidClientApiVersion)?
         }
     };
-    let kind = match method {
-        Method::Watch | Method::LeaseKeepAlive | Method::Snapshot | Method::RangeStream => "stream",
-        _ => "unary",
-    };
-    shared.metrics.client_requests.with_label_values(&[kind, version]).inc();
+    shared.metrics.client_request(method, version);
     let has_leader = request.headers().get("hasleader").map(|value| value.as_bytes());
     if has_leader == Some(b"true") && shared.leader() == 0 {
         return Err(Error::NoLeader.into());
     }
-    Ok(encoding)
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    Ok((encoding, deadline.map(Deadline::from_std)))
 }
 
 /// One call on its way through a service.
 pub(crate) struct Call {
     shared: Arc<Shared>,
+    stopping: Stopping,
     method: Method,
     encoding: Encoding,
+    /// When the client gives up.
+    deadline: Option<Deadline>,
+    ending: Ending,
 }
 
 async fn dispatch(call: Call, request: Request<Incoming>) -> Response<Body> {
@@ -92,6 +147,8 @@ async fn dispatch(call: Call, request: Request<Incoming>) -> Response<Body> {
         Method::HashKv => call.unary(request, maintenance::hash_kv).await,
         Method::MoveLeader => call.unary(request, maintenance::move_leader).await,
         Method::HealthCheck => call.unary(request, health::check).await,
+        Method::HealthList => call.unary(request, health::list).await,
+        Method::HealthWatch => health::watch(call, request).await,
         Method::MemberAdd | Method::MemberRemove | Method::MemberUpdate | Method::MemberPromote => {
             call.refuse("membership changes come with clusters")
         }
@@ -127,29 +184,50 @@ impl Call {
     where
         F: Future<Output = Result<Framed, Status>>,
     {
-        let started = Instant::now();
-        let result = async {
-            let body = self.only_body(request).await?;
-            handler(Arc::clone(&self.shared), body).await
-        }
-        .await;
-        let took = started.elapsed();
-        if took > self.shared.config.warning_request {
-            tracing::warn!(took = ?took, method = ?self.method, "request stats");
-        }
+        let work = async {
+            // What the message takes counts until it is answered: it waits for the raft thread meanwhile.
+            let (body, _permit) = self.only_body(request).await?;
+            let started = Instant::now();
+            let result = handler(Arc::clone(&self.shared), body).await;
+            let took = started.elapsed();
+            if took > self.shared.config.warning_request {
+                tracing::warn!(took = ?took, method = ?self.method, "request stats");
+            }
+            result
+        };
+        let result = self.in_time(work).await;
         self.finish(result)
     }
 
-    /// The message of a call that takes one, decoded and as it came.
+    /// Ends `work` when the client gives up.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        match self.deadline {
+            None => work.await,
+            Some(deadline) => tokio::time::timeout_at(deadline, work)
+                .await
+                .unwrap_or_else(|_| Err(grpc::deadline_exceeded())),
+        }
+    }
+
+    /// The message of a call that takes one and streams its answer.
     async fn only_message<M: Message + Default>(
         &self,
         request: Request<Incoming>,
-    ) -> Result<(M, Bytes), Status> {
-        let body = self.only_body(request).await?;
-        Ok((decode(body.clone())?, body))
+    ) -> Result<M, Status> {
+        let mut reader = self.reader(request);
+        let body = reader.next().await?.ok_or_else(|| Status::internal("unexpected EOF"))?;
+        self.shared.metrics.received(self.method, body.len());
+        let message = decode_streamed(body)?;
+        if reader.next().await?.is_some() {
+            return Err(Status::internal(
+                "cardinality violation: received multiple request messages for \
+                 non-client-streaming RPC",
+            ));
+        }
+        Ok(message)
     }
 
-    async fn only_body(&self, request: Request<Incoming>) -> Result<Bytes, Status> {
+    async fn only_body(&self, request: Request<Incoming>) -> Result<(Bytes, Permit), Status> {
         let mut reader = self.reader(request);
         let body = match reader.next().await {
             Ok(Some(body)) => body,
@@ -161,12 +239,13 @@ impl Call {
             Err(status) => return Err(status),
         };
         self.shared.metrics.received(self.method, body.len());
-        Ok(body)
+        Ok((body, reader.into_permit()))
     }
 
     fn reader(&self, request: Request<Incoming>) -> MessageReader {
         let limit = self.shared.config.message_limit();
-        MessageReader::new(request.into_body(), self.encoding, limit)
+        let threads = self.shared.lanes.len();
+        MessageReader::new(request.into_body(), self.encoding, limit, threads)
     }
 
     fn finish(self, result: Result<Framed, Status>) -> Response<Body> {
@@ -177,11 +256,11 @@ impl Call {
         match result {
             Ok(message) => {
                 self.shared.metrics.sent(self.method, 1, message.len());
-                self.shared.metrics.handled(self.method, tonic::Code::Ok);
+                self.ending.with(Code::Ok);
                 grpc::unary(message, self.encoding)
             }
             Err(status) => {
-                self.shared.metrics.handled(self.method, status.code());
+                self.ending.with(status.code());
                 grpc::error(&status)
             }
         }
@@ -214,7 +293,16 @@ fn malformed() -> Status {
     )
 }
 
+/// Largest message that etcd sends.
+const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
+
 /// The usual end of a handler.
 fn reply(message: &impl Wire) -> Result<Framed, Status> {
+    let length = message.wire_len();
+    if length > ANSWER_BYTES_MAX {
+        return Err(Status::resource_exhausted(format!(
+            "grpc: trying to send message larger than max ({length} vs. {ANSWER_BYTES_MAX})"
+        )));
+    }
     Ok(frame(message))
 }

@@ -19,9 +19,9 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use pb::watch_request::RequestUnion;
 use tokio::task::JoinHandle;
-use tonic::{Code, Status};
+use tonic::Status;
 
-use super::{Call, decode_streamed};
+use super::{Call, Ending, decode_streamed};
 use crate::error::Error;
 use crate::grpc::{self, Body, MessageReader, Method, Source, push_frame};
 use crate::lane;
@@ -41,6 +41,7 @@ pub(super) fn watch(call: Call, request: Request<Incoming>) -> Response<Body> {
     }));
     let requests = take_requests(Arc::clone(&shared), call.reader(request), Arc::clone(&stream));
     let ticker = tick(Arc::clone(&shared), Arc::clone(&stream));
+    let (encoding, deadline) = (call.encoding, call.deadline);
     let replies = Replies {
         shared,
         stream,
@@ -48,9 +49,9 @@ pub(super) fn watch(call: Call, request: Request<Incoming>) -> Response<Body> {
         ticker: tokio::task::spawn_local(ticker),
         requests_ended: false,
         replies: Vec::new(),
-        code: Code::Cancelled,
+        ending: call.ending,
     };
-    grpc::stream(replies)
+    grpc::stream(replies, encoding, deadline)
 }
 
 /// Serves the client's requests; the good end of them does not end the stream.
@@ -98,7 +99,7 @@ struct Replies {
     ticker: JoinHandle<()>,
     requests_ended: bool,
     replies: Vec<WatchReply>,
-    code: Code,
+    ending: Ending,
 }
 
 impl Source for Replies {
@@ -108,7 +109,7 @@ impl Source for Replies {
     ) -> Poll<Option<Result<Bytes, Status>>> {
         let this = &mut *self;
         if let Some(status) = this.poll_requests(cx) {
-            this.code = status.code();
+            this.ending.code = status.code();
             return Poll::Ready(Some(Err(status)));
         }
         let header = this.shared.header(0);
@@ -118,7 +119,7 @@ impl Source for Replies {
             // The hub closes streams only when the server ends.
             Poll::Ready(false) => {
                 let status = Status::from(Error::Stopped);
-                this.code = status.code();
+                this.ending.code = status.code();
                 Poll::Ready(Some(Err(status)))
             }
         }
@@ -156,6 +157,5 @@ impl Drop for Replies {
     fn drop(&mut self) {
         self.requests.abort();
         self.ticker.abort();
-        self.shared.metrics.handled(Method::Watch, self.code);
     }
 }

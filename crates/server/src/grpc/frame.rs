@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use tonic::Status;
 
 use super::Encoding;
+use super::budget::{self, Permit};
 
 const PREFIX: usize = 5;
 
@@ -31,17 +32,21 @@ impl Framed {
 
     /// The same message, compressed.
     pub(crate) fn gzip(self) -> Result<Self, Status> {
-        use std::io::Write as _;
-        let failed = |error: std::io::Error| Status::internal(format!("gzip: {error}"));
-        let mut encoder =
-            flate2::write::GzEncoder::new(vec![0; PREFIX], flate2::Compression::fast());
-        encoder.write_all(&self.0[PREFIX..]).map_err(failed)?;
-        let mut out = encoder.finish().map_err(failed)?;
-        let length = (out.len() - PREFIX) as u32;
-        out[0] = 1;
-        out[1..PREFIX].copy_from_slice(&length.to_be_bytes());
-        Ok(Self(out.into()))
+        gzip_message(&self.0[PREFIX..]).map(Self)
     }
+}
+
+/// A compressed message with its prefix.
+pub(super) fn gzip_message(message: &[u8]) -> Result<Bytes, Status> {
+    use std::io::Write as _;
+    let failed = |error: std::io::Error| Status::internal(format!("gzip: {error}"));
+    let mut encoder = flate2::write::GzEncoder::new(vec![0; PREFIX], flate2::Compression::fast());
+    encoder.write_all(message).map_err(failed)?;
+    let mut out = encoder.finish().map_err(failed)?;
+    let length = (out.len() - PREFIX) as u32;
+    out[0] = 1;
+    out[1..PREFIX].copy_from_slice(&length.to_be_bytes());
+    Ok(out.into())
 }
 
 /// Encodes one message into a buffer of its own.
@@ -65,12 +70,23 @@ pub(crate) struct MessageReader {
     encoding: Encoding,
     limit: usize,
     ended: bool,
+    /// Bytes of this thread's budget for large messages.
+    share: usize,
+    /// What the message that is being read, or was read last, counts against it.
+    permit: Permit,
 }
 
 impl MessageReader {
-    /// Messages above `limit` bytes are refused before they are read.
-    pub(crate) fn new(body: Incoming, encoding: Encoding, limit: usize) -> Self {
-        Self { body, buffer: BytesMut::new(), encoding, limit, ended: false }
+    /// Messages above `limit` bytes are refused before they are read; `threads` share the memory for
+    /// large ones.
+    pub(crate) fn new(body: Incoming, encoding: Encoding, limit: usize, threads: usize) -> Self {
+        let (buffer, share) = (BytesMut::new(), budget::share(threads));
+        Self { body, buffer, encoding, limit, ended: false, share, permit: Permit::default() }
+    }
+
+    /// Ends the reading; what the last message counts for goes on to whoever has the message.
+    pub(crate) fn into_permit(self) -> Permit {
+        self.permit
     }
 
     /// The next message; None when the client has sent all.
@@ -78,6 +94,7 @@ impl MessageReader {
     /// # Errors
     /// The status that ends the call; [`tonic::Code::Canceled`] when the client went away.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        self.permit = Permit::default();
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
@@ -129,6 +146,7 @@ impl MessageReader {
         }
         // Room grows with what arrives: an announced length alone costs nothing.
         if self.buffer.len() < PREFIX + length {
+            self.permit.grow_to(self.buffer.len(), self.share)?;
             return Ok(None);
         }
         self.buffer.advance(PREFIX);

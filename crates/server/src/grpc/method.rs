@@ -88,6 +88,15 @@ methods! {
     }
     "grpc.health.v1.Health" {
         HealthCheck = "Check" Unary,
+        HealthList = "List" Unary,
+        HealthWatch = "Watch" ServerStream,
+    }
+}
+
+impl Method {
+    /// Whether messages stream.
+    pub(crate) fn kind(self) -> Kind {
+        METHODS[self as usize].3
     }
 }
 
@@ -117,6 +126,7 @@ mod tests {
         for (method, service, name, _) in METHODS {
             let found = Method::at(&format!("/{service}/{name}")).expect("a known path");
             assert_eq!(found, *method);
+            assert_eq!(METHODS[*method as usize].0, *method);
         }
     }
 

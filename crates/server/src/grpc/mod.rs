@@ -5,17 +5,22 @@
 //! (`docs/decisions/0001-own-grpc-framing.md`). [`tonic::Status`] and its codes are used throughout.
 
 mod body;
+mod budget;
 mod frame;
+mod head;
 mod method;
+mod stream;
 
 pub(crate) use body::{Body, Source};
+pub(crate) use budget::Permit;
 pub(crate) use frame::{Framed, MessageReader, frame, push_frame};
-pub(crate) use method::{METHODS, Method};
+pub(crate) use head::{answer_type, encoding, refusal, timeout};
+pub(crate) use method::{Kind, METHODS, Method};
+pub(crate) use stream::stream;
 
+use http::Response;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
-use tonic::{Code, Status};
+use tonic::Status;
 
 /// How a client compresses its messages, and wants the answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,32 +29,6 @@ pub(crate) enum Encoding {
     Identity,
     /// `grpc-encoding: gzip`.
     Gzip,
-}
-
-/// The request's compression.
-pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
-    match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
-        None | Some(b"identity" | b"") => Ok(Encoding::Identity),
-        Some(b"gzip") => Ok(Encoding::Gzip),
-        Some(other) => Err(Status::unimplemented(format!(
-            "grpc: Decompressor is not installed for grpc-encoding {:?}",
-            String::from_utf8_lossy(other)
-        ))),
-    }
-}
-
-/// What is wrong with a request before its method is looked at.
-pub(crate) fn refusal(request: &Request<Incoming>) -> Option<Response<Body>> {
-    let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes());
-    let tail = content_type.strip_prefix(b"application/grpc");
-    if tail.is_some_and(|tail| matches!(tail.first(), None | Some(b'+' | b';'))) {
-        return None;
-    }
-    let text =
-        format!("invalid gRPC request content-type {:?}", String::from_utf8_lossy(content_type));
-    let mut response = error(&Status::new(Code::InvalidArgument, text));
-    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    Some(response)
 }
 
 /// An answer that is only a status.
@@ -68,13 +47,6 @@ pub(crate) fn unary(message: Framed, encoding: Encoding) -> Response<Body> {
     response
 }
 
-/// An answer of many messages.
-pub(crate) fn stream(source: impl Source + 'static) -> Response<Body> {
-    let mut response = Response::new(Body::Stream(Box::pin(source)));
-    start_headers(&mut response, Encoding::Identity);
-    response
-}
-
 fn start_headers(response: &mut Response<Body>, encoding: Encoding) {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -83,12 +55,44 @@ fn start_headers(response: &mut Response<Body>, encoding: Encoding) {
     }
 }
 
+/// The status of a call whose `grpc-timeout` has passed.
+pub(crate) fn deadline_exceeded() -> Status {
+    Status::deadline_exceeded("context deadline exceeded")
+}
+
 /// The trailers that end a stream with `status`.
 pub(crate) fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
-    if status.add_header(&mut trailers).is_err() {
-        // Only metadata could fail here, and our statuses carry none.
-        trailers.insert("grpc-status", HeaderValue::from_static("13"));
+    trailers.insert("grpc-status", HeaderValue::from(status.code() as i32));
+    if !status.message().is_empty() {
+        let text = percent_encode(status.message());
+        let text = HeaderValue::from_str(&text).expect("printable ASCII");
+        trailers.insert("grpc-message", text);
     }
     trailers
+}
+
+/// What is not printable ASCII, and the percent sign, as `%XX`.
+fn percent_encode(message: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(message.len());
+    for byte in message.bytes() {
+        if matches!(byte, b' '..=b'~') && byte != b'%' {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_readable_in_its_header_and_nothing_breaks_out_of_it() {
+        assert_eq!(percent_encode("etcdserver: a b"), "etcdserver: a b");
+        assert_eq!(percent_encode("100%\r\nx: \u{e9}"), "100%25%0D%0Ax: %C3%A9");
+    }
 }
