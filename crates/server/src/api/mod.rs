@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use etched_proto::raw::Wire;
 use http::header::CONTENT_TYPE;
+use http::uri::PathAndQuery;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use prost::Message;
@@ -35,7 +36,7 @@ pub(crate) async fn serve(
     if let Some(refused) = grpc::refusal(&request) {
         return refused;
     }
-    let method = match Method::at(request.uri().path()) {
+    let method = match Method::at(full_path(&request)) {
         Ok(method) => method,
         Err(status) => return grpc::error(&status),
     };
@@ -86,6 +87,11 @@ impl Drop for Ending {
     fn drop(&mut self) {
         self.shared.metrics.handled(self.method, self.code);
     }
+}
+
+/// The name of the method that is asked for: a query is part of it, as in etcd.
+fn full_path(request: &Request<Incoming>) -> &str {
+    request.uri().path_and_query().map_or("", PathAndQuery::as_str)
 }
 
 /// Checks that every call passes before its message is read.

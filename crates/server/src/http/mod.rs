@@ -31,10 +31,7 @@ pub(crate) async fn serve(
     request: Request<Incoming>,
 ) -> Response<Body> {
     if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
-        return text(
-            StatusCode::BAD_REQUEST,
-            "400 Bad Request: missing required Host header",
-        );
+        return text(StatusCode::BAD_REQUEST, "400 Bad Request: missing required Host header");
     }
     if surface == Surface::Client
         && let Some(refused) = refuse_host(&shared, request.headers())
