@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -109,6 +110,8 @@ pub(crate) fn boot<D: Disk>(
         election_ticks: shared.config.election_ticks() as usize,
         pre_vote: shared.config.pre_vote,
     };
+    let live_bytes = shared.storage.sizes()?.live_bytes;
+    shared.progress.file_live_bytes.store(live_bytes, Ordering::Relaxed);
     let conf_state = log.start.conf_state.clone();
     let node = Node::new(&raft_config, log.wal, log.start)?;
     let applier = Applier::new(store, Arc::clone(&shared), unswept);
@@ -152,6 +155,23 @@ fn bootstrap_log<D: Disk>(config: &Config, disk: D, dir: &Path) -> Result<OpenLo
     );
     let metadata = Metadata { node_id: Some(member_id), cluster_id: Some(cluster_id) };
     let mut wal = Wal::create(disk, dir, &metadata.encode_to_vec(), &wal_options(config))?;
+    let (hard_state, entries) = save_first_entry(config, &mut wal, member_id)?;
+    let start = Start {
+        hard_state,
+        mark: (0, 0),
+        entries,
+        conf_state: ConfState { voters: vec![member_id], ..ConfState::default() },
+        applied: 0,
+    };
+    Ok(OpenLog { wal, start, member_id, cluster_id })
+}
+
+/// The entry that adds this member, on disk.
+fn save_first_entry<D: Disk>(
+    config: &Config,
+    wal: &mut Wal<D>,
+    member_id: u64,
+) -> Result<(HardState, Vec<Entry>), StartError> {
     let member = Member {
         id: member_id,
         name: config.name.clone(),
@@ -166,15 +186,9 @@ fn bootstrap_log<D: Disk>(config: &Config, disk: D, dir: &Path) -> Result<OpenLo
     };
     let entry = Entry { term: 1, index: 1, kind: EntryKind::ConfChange, data: change.encode() };
     let hard_state = HardState { term: 1, vote: 0, commit: 1 };
-    wal.save(Some(&hard_state), std::slice::from_ref(&entry), true)?;
-    let start = Start {
-        hard_state,
-        mark: (0, 0),
-        entries: vec![entry],
-        conf_state: ConfState { voters: vec![member_id], ..ConfState::default() },
-        applied: 0,
-    };
-    Ok(OpenLog { wal, start, member_id, cluster_id })
+    let entries = vec![entry];
+    wal.save(Some(&hard_state), &entries, true)?;
+    Ok((hard_state, entries))
 }
 
 /// Restart: the log from the newest mark that the store's checkpoint covers.
@@ -193,7 +207,7 @@ fn reopen_log<D: Disk>(
             dir: dir.to_path_buf(),
             applied: found.applied.index,
         })?;
-    let (wal, contents) = open_wal(config, disk, dir, &mark)?;
+    let (mut wal, mut contents) = open_wal(config, disk, dir, &mark)?;
     let metadata = Metadata::decode(contents.metadata.clone())
         .map_err(|error| StartError::BadMetadata { dir: dir.to_path_buf(), reason: error })?;
     let (member_id, cluster_id) =
@@ -204,6 +218,11 @@ fn reopen_log<D: Disk>(
         "commit-index" = contents.hard_state.commit,
         "restarting local member"
     );
+    let nothing_yet = contents.entries.is_empty() && contents.hard_state == HardState::default();
+    if nothing_yet && mark.index == 0 && found.applied == Applied::default() {
+        // The first start ended between making the log and its first entry.
+        (contents.hard_state, contents.entries) = save_first_entry(config, &mut wal, member_id)?;
+    }
     let conf_state = match &found.conf_state {
         Some(conf_state) => conf_state.clone(),
         // Nothing is in the store yet: the member is the one of the log's first entry.

@@ -172,6 +172,7 @@ impl Cluster {
     }
 
     pub(crate) fn set_downgrade(&mut self, enabled: bool, target_version: String) -> Vec<Row> {
+        let target_version = if enabled { target_version } else { String::new() };
         let row = DowngradeRow { target_version, enabled };
         let value = serde_json::to_vec(&row).expect("strings and booleans always serialize");
         self.downgrade = enabled.then_some(row.target_version);
@@ -243,6 +244,14 @@ mod tests {
         let joining = r#"{"id":5,"peerURLs":null,"isLearner":true,"isPromote":false}"#;
         let joining: Member = serde_json::from_str(joining).expect("JSON");
         assert!(joining.is_learner && joining.peer_urls.is_empty());
+    }
+
+    #[test]
+    fn the_row_of_a_cancelled_downgrade_names_no_target() {
+        let mut cluster = Cluster::default();
+        let rows = cluster.set_downgrade(false, "3.6.0".to_owned());
+        let row = Bytes::from_static(br#"{"target-version":"","enabled":false}"#);
+        assert_eq!(rows, [(Table::Cluster, Bytes::from_static(b"downgrade"), Some(row))]);
     }
 
     #[test]

@@ -114,12 +114,16 @@ fn config() -> Config {
 }
 
 fn start(disk: &SimDisk) -> Result<Booted<SimDisk>, String> {
+    start_as(disk, config())
+}
+
+fn start_as(disk: &SimDisk, config: Config) -> Result<Booted<SimDisk>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     disk.create_dir(Path::new("/data/member/snap")).map_err(|error| text(&error))?;
     let options = etched_storage::Options { cache_bytes: 1 << 20, ..Default::default() };
     let storage = Storage::open_on(Arc::new(SimMedium(disk.clone())), options)
         .map_err(|error| text(&error))?;
-    let mut booted = boot(config(), disk.clone(), storage, 1).map_err(|error| text(&error))?;
+    let mut booted = boot(config, disk.clone(), storage, 1).map_err(|error| text(&error))?;
     booted.engine.start().map_err(|error| text(&error))?;
     Ok(booted)
 }
@@ -299,4 +303,25 @@ fn a_full_disk_under_the_log_ends_the_member_and_loses_nothing() {
     disk.restart(Loss::Unsynced);
     let booted = start(&disk).expect("the disk works again");
     check(&booted.shared, &done, "read-only disk");
+}
+
+#[test]
+fn a_crash_at_any_step_of_the_first_start_leaves_a_member_that_knows_itself() {
+    for loss in [Loss::Process, Loss::Unsynced, Loss::Torn(3), Loss::Torn(4)] {
+        for crash_at in 0.. {
+            let disk = SimDisk::new();
+            disk.crash_after(crash_at);
+            let whole = start(&disk).is_ok_and(|_| !disk.has_crashed());
+            disk.restart(loss);
+            let case = format!("crash after {crash_at}, {loss:?}");
+            let booted = start(&disk).unwrap_or_else(|error| panic!("{case}: {error}"));
+            let cluster = booted.shared.cluster.read().clone();
+            let names: Vec<&str> = cluster.members.values().map(|own| own.name.as_str()).collect();
+            assert_eq!(names, ["default"], "{case}");
+            assert!(cluster.members.contains_key(&booted.shared.member_id), "{case}");
+            if whole {
+                break;
+            }
+        }
+    }
 }
