@@ -236,6 +236,14 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
+    /// Makes sure of the disk space for the log's next segment. Costs nothing when it is reserved already.
+    ///
+    /// # Errors
+    /// [`Error::Wal`] when there is no room: the node can go on to the end of the present segment.
+    pub fn reserve_log(&mut self) -> Result<(), Error> {
+        Ok(self.wal.reserve_next()?)
+    }
+
     /// Bytes written to the log since the start.
     pub fn wal_bytes(&self) -> u64 {
         self.wal.appended_bytes()

@@ -72,7 +72,7 @@ impl Medium for SimMedium {
     }
 
     fn room(&self) -> io::Result<Room> {
-        Ok(Room { available: 1 << 40, taken: 0, total: 1 << 40 })
+        Ok(Room { available: 1 << 40, taken: 1 << 30, total: 1 << 40 })
     }
 }
 
@@ -324,4 +324,89 @@ fn a_crash_at_any_step_of_the_first_start_leaves_a_member_that_knows_itself() {
             }
         }
     }
+}
+
+async fn set_alarm(shared: &Shared, action: pb::alarm_request::AlarmAction) {
+    let alarm = pb::AlarmType::Nospace as i32;
+    let request = pb::AlarmRequest { action: action as i32, member_id: 7, alarm };
+    let outcome = shared.propose(Field::Alarm, &request.encode_to_vec()).await;
+    assert!(outcome.is_ok_and(|outcome| outcome.result.is_ok()), "{action:?}");
+}
+
+#[test]
+fn with_the_memory_full_alarms_pass_and_an_abandoned_put_is_forgotten() {
+    use pb::alarm_request::AlarmAction;
+    let disk = SimDisk::new();
+    let Booted { shared, engine, flusher, .. } = start(&disk).expect("a fresh member");
+    let engine = std::thread::spawn(move || engine.run());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let local = LocalSet::new();
+    local.spawn_local(Arc::clone(&shared.lanes[0]).run());
+    local.block_on(&runtime.expect("a runtime without network"), async {
+        let put = |length: usize| {
+            let (key, value) = ("k".into(), vec![b'v'; length].into());
+            pb::PutRequest { key, value, ..Default::default() }.encode_to_vec()
+        };
+        let large = put(1 << 20);
+        while shared.reader.memory_bytes() < crate::engine::MEMORY_TABLE_BYTES_MAX {
+            shared.propose(Field::Put, &large).await.expect("there is memory");
+        }
+        let last = shared.reader.current_revision();
+        tokio::select! {
+            biased;
+            _ = shared.propose(Field::Put, &large) => panic!("a put found memory"),
+            () = set_alarm(&shared, AlarmAction::Activate) => {}
+        }
+        // The put has been given up; with the next event that is found out.
+        set_alarm(&shared, AlarmAction::Deactivate).await;
+        let flusher = flusher.expect("nobody took it");
+        let flusher = std::thread::spawn(move || flusher.run());
+        shared.flush.commit_now().await.expect("the flusher writes all");
+        let outcome = shared.propose(Field::Put, &put(1)).await.expect("there is memory again");
+        assert_eq!(outcome.revision, last + 1, "the abandoned put is not carried out");
+        shared.flush.stop();
+        flusher.join().expect("no panic").expect("the flusher writes all");
+    });
+    shared.inbox.push(Event::Stop);
+    engine.join().expect("no panic").expect("a clean end");
+}
+
+#[test]
+fn without_room_for_the_next_file_of_the_log_puts_are_refused_and_the_member_lives() {
+    let disk = SimDisk::new();
+    // Nothing goes to the store's file, which would find the disk full as well.
+    let config = Config { commit_bytes: usize::MAX, ..config() };
+    let booted = start_as(&disk, config).expect("a fresh member");
+    with_member(booted, async |shared, _| {
+        disk.set_capacity(Some(disk.reserved_bytes()));
+        let put =
+            pb::PutRequest { key: "k".into(), value: vec![0; 1000].into(), ..Default::default() };
+        let (mut puts, body) = (0, put.encode_to_vec());
+        while shared.admit(1).is_ok() {
+            // The alarm may come between the question and the put.
+            shared.propose(Field::Put, &body).await.expect("the log takes what was let in");
+            puts += 1;
+            assert!(puts < 40, "the log has no room for all these");
+        }
+        let delete = pb::DeleteRangeRequest { key: "k".into(), ..Default::default() };
+        let deleted = shared.propose(Field::DeleteRange, &delete.encode_to_vec()).await;
+        assert!(deleted.is_ok_and(|deleted| deleted.result.is_ok()), "a delete is still taken");
+        assert!(shared.cluster.read().has_alarm(pb::AlarmType::Nospace));
+        disk.set_capacity(None);
+    });
+}
+
+#[test]
+fn above_the_quota_what_adds_nothing_is_let_in() {
+    let config = Config { quota_bytes: Some(1), ..config() };
+    let booted = start_as(&SimDisk::new(), config).expect("a fresh member");
+    assert!(booted.shared.admit(0).is_ok());
+    assert!(booted.shared.admit(1).is_err());
+}
+
+#[test]
+fn the_size_of_the_file_is_known_before_its_first_commit() {
+    let booted = start(&SimDisk::new()).expect("a fresh member");
+    let live = booted.shared.progress.file_live_bytes.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(live > 0);
 }

@@ -24,8 +24,12 @@ use crate::apply::{Applier, Applying, Fatal};
 use crate::request::{self, Field};
 use crate::shared::{Event, Outcome, Shared, Waiter};
 
-/// Bytes of records that only memory and the log may hold; above it new proposals wait for the flusher.
-const MEMORY_TABLE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of records that only memory and the log may hold; above it proposals that add to
+/// them wait for the flusher.
+pub(crate) const MEMORY_TABLE_BYTES_MAX: usize = 64 << 20;
+
+/// Pause before it is tried again to reserve room for the log.
+const FULL_LOG_PAUSE: Duration = Duration::from_secs(1);
 
 /// Pause of a compaction while a reader is below its floor.
 const BLOCKED_SWEEP_PAUSE: Duration = Duration::from_millis(50);
@@ -36,13 +40,16 @@ pub(crate) struct Engine<D: Disk> {
     applier: Applier,
     shared: Arc<Shared>,
     waiters: FxHashMap<u64, Waiter>,
-    /// Proposals that wait for memory.
-    held: Vec<Bytes>,
+    /// Proposals for the next batch.
+    ready: Vec<Bytes>,
+    /// Proposals that need memory, with their ids: they wait for the next batch that finds some.
+    held: Vec<(u64, Bytes)>,
     answers: Vec<Vec<(oneshot::Sender<Outcome>, Outcome)>>,
     applied: Applied,
     next_tick: Instant,
     next_expiry_pass: Instant,
     next_sweep: Instant,
+    next_reserve: Instant,
     stopping: bool,
 }
 
@@ -61,12 +68,14 @@ impl<D: Disk> Engine<D> {
             applier,
             shared,
             waiters: FxHashMap::default(),
+            ready: Vec::new(),
             held: Vec::new(),
             answers,
             applied,
             next_tick: now,
             next_expiry_pass: now,
             next_sweep: now,
+            next_reserve: now,
             stopping: false,
         }
     }
@@ -96,7 +105,7 @@ impl<D: Disk> Engine<D> {
     }
 
     fn propose_own(&mut self, field: Field, message: &impl prost::Message) {
-        self.held.push(request::encode_message(self.shared.ids.next(), field, message));
+        self.ready.push(request::encode_message(self.shared.ids.next(), field, message));
     }
 
     /// Serves until [`Event::Stop`].
@@ -129,7 +138,11 @@ impl<D: Disk> Engine<D> {
         match event {
             Event::Propose { id, data, waiter } => {
                 self.waiters.extend(waiter.map(|waiter| (id, waiter)));
-                self.held.push(data);
+                if request::grows(&data) {
+                    self.held.push((id, data));
+                } else {
+                    self.ready.push(data);
+                }
             }
             Event::Flushed(upto) => self.applier.flushed(upto),
             Event::SyncCommit(done) => {
@@ -155,13 +168,7 @@ impl<D: Disk> Engine<D> {
     /// One round: propose what waits, save, apply, answer.
     fn turn(&mut self, now: Instant) -> Result<(), Fatal> {
         self.on_time(now);
-        if !self.held.is_empty() && self.applier.memory_bytes() < MEMORY_TABLE_BYTES_MAX {
-            let batch = std::mem::take(&mut self.held);
-            if !self.node.propose(batch)? {
-                // Without a leader the entries are gone; their waiters run into their timeouts.
-                tracing::warn!("dropped proposals: no leader");
-            }
-        }
+        self.propose()?;
         let started = Instant::now();
         let output = self.node.advance()?;
         if !output.committed.is_empty() {
@@ -171,8 +178,51 @@ impl<D: Disk> Engine<D> {
             self.on_soft_state(soft_state);
         }
         self.apply(output.committed)?;
+        self.reserve_log(now);
         self.publish();
         Ok(())
+    }
+
+    fn propose(&mut self) -> Result<(), Fatal> {
+        if self.applier.memory_bytes() < MEMORY_TABLE_BYTES_MAX {
+            self.ready.extend(self.held.drain(..).map(|(_, data)| data));
+        } else {
+            self.forget_abandoned();
+        }
+        if !self.ready.is_empty() && !self.node.propose(std::mem::take(&mut self.ready))? {
+            // Without a leader the entries are gone; their waiters run into their timeouts.
+            tracing::warn!("dropped proposals: no leader");
+            self.waiters.retain(|_, waiter| !waiter.sender.is_closed());
+        }
+        Ok(())
+    }
+
+    /// Lets go of proposals that wait for memory and for which nobody waits any more.
+    fn forget_abandoned(&mut self) {
+        let waiters = &mut self.waiters;
+        self.held.retain(|(id, _)| {
+            let abandoned = waiters.get(id).is_some_and(|waiter| waiter.sender.is_closed());
+            if abandoned {
+                waiters.remove(id);
+            }
+            !abandoned
+        });
+    }
+
+    /// The log's next file is made while there is room; without it the log ends where this one does.
+    fn reserve_log(&mut self, now: Instant) {
+        if now < self.next_reserve {
+            return;
+        }
+        let failed = self.node.reserve_log().err();
+        let was_full = self.shared.progress.log_is_full.swap(failed.is_some(), Ordering::Relaxed);
+        if let Some(error) = failed {
+            self.next_reserve = now + FULL_LOG_PAUSE;
+            if !was_full {
+                tracing::error!(error = %error, "no room for the log; raising alarm NOSPACE");
+            }
+            self.shared.raise_no_space();
+        }
     }
 
     fn apply(&mut self, entries: Vec<Entry>) -> Result<(), Fatal> {

@@ -233,15 +233,16 @@ impl Flusher {
             let durability =
                 if stop || due { Durability::Checkpoint } else { Durability::Buffered };
             match self.commit(state, durability) {
-                Ok(()) if stop => return Ok(()),
-                Ok(()) => {}
+                Ok(going_on) if stop || !going_on => return Ok(()),
+                Ok(_) => {}
                 Err(error) if error.is_no_space() && !stop => self.wait_for_space(&error),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    fn commit(&mut self, mut state: State, durability: Durability) -> Result<(), StorageError> {
+    /// False when the raft thread is gone, which ends the flusher: what is in the log will be replayed.
+    fn commit(&mut self, mut state: State, durability: Durability) -> Result<bool, StorageError> {
         let nothing_new = state.since.is_none();
         if nothing_new {
             state.commit.applied = self.applied;
@@ -249,12 +250,10 @@ impl Flusher {
         }
         if nothing_new && (durability == Durability::Buffered || self.unsafe_since.is_none()) {
             tell(state.committed);
-            return Ok(());
+            return Ok(true);
         }
-        let sync_failed = durability == Durability::Checkpoint && !self.sync_commit();
-        if sync_failed {
-            // The raft thread is gone: what is in the log will be replayed.
-            return Ok(());
+        if durability == Durability::Checkpoint && !self.sync_commit() {
+            return Ok(false);
         }
         let started = Instant::now();
         if let Err(error) = self.shared.storage.commit(&state.commit, durability) {
@@ -263,7 +262,7 @@ impl Flusher {
         }
         self.shared.metrics.backend_commit.observe(started.elapsed().as_secs_f64());
         self.committed(state, durability);
-        Ok(())
+        Ok(true)
     }
 
     fn committed(&mut self, state: State, durability: Durability) {

@@ -102,6 +102,12 @@ pub(crate) fn encode(id: u64, field: Field, body: &[u8]) -> Bytes {
     out.freeze()
 }
 
+/// Whether an entry made by [`encode`] may add to what waits in memory for the store's file.
+pub(crate) fn grows(mut data: &[u8]) -> bool {
+    let growing = [Field::Put, Field::DeleteRange, Field::Txn, Field::LeaseGrant];
+    decode_key(&mut data).is_ok_and(|(tag, _)| growing.iter().any(|field| *field as u32 == tag))
+}
+
 /// The same for a message that is not encoded yet.
 pub(crate) fn encode_message(id: u64, field: Field, message: &impl Message) -> Bytes {
     encode(id, field, &message.encode_to_vec())
@@ -175,6 +181,16 @@ mod tests {
         assert!(whole(Field::ClusterVersionSet).cluster_version_set.is_some());
         assert!(whole(Field::ClusterMemberAttrSet).cluster_member_attr_set.is_some());
         assert!(whole(Field::DowngradeInfoSet).downgrade_info_set.is_some());
+    }
+
+    #[test]
+    fn what_makes_room_or_says_so_is_not_taken_for_what_grows() {
+        for field in [Field::Put, Field::DeleteRange, Field::Txn, Field::LeaseGrant] {
+            assert!(grows(&encode(1, field, &[])), "{field:?}");
+        }
+        for field in [Field::Compaction, Field::Alarm, Field::LeaseRevoke] {
+            assert!(!grows(&encode(1, field, &[])), "{field:?}");
+        }
     }
 
     #[test]

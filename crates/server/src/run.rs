@@ -143,8 +143,8 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     let flusher = spawn_flusher(&mut booted, &failed_sender);
     booted.engine.start()?;
     let Booted { engine, catch_up, .. } = booted;
+    let catch_up = spawn_catch_up(catch_up, Arc::clone(&shared), failed_sender.clone());
     let engine = spawn_engine(engine, failed_sender);
-    let catch_up = spawn_catch_up(catch_up, Arc::clone(&shared));
     let (stop, stopped) = watch::channel(false);
     let addresses = bound.iter().map(address).collect();
     announce(&shared, &bound);
@@ -248,7 +248,11 @@ fn spawn_engine<D: Disk>(
     })
 }
 
-fn spawn_catch_up(mut catch_up: CatchUp, shared: Arc<Shared>) -> JoinHandle<()> {
+fn spawn_catch_up(
+    mut catch_up: CatchUp,
+    shared: Arc<Shared>,
+    failed: watch::Sender<Option<String>>,
+) -> JoinHandle<()> {
     spawn("watch-catch-up", move || {
         let budget = Budget::default();
         while catch_up.wait() {
@@ -262,8 +266,8 @@ fn spawn_catch_up(mut catch_up: CatchUp, shared: Arc<Shared>) -> JoinHandle<()> 
                     }
                     Err(error) => {
                         // What the store cannot read must not become a gap in somebody's events.
-                        tracing::error!(error = %error, "watchers cannot be caught up");
                         shared.hub.close();
+                        let _ = failed.send(Some(format!("watchers cannot be caught up: {error}")));
                         return;
                     }
                 }

@@ -16,10 +16,13 @@ use bytes::Bytes;
 use etched_lease::Lessor;
 use etched_mvcc::{Reader, watch};
 use etched_proto::etcdserverpb::alarm_request::AlarmAction;
-use etched_proto::etcdserverpb::{AlarmMember, AlarmRequest, AlarmType, ResponseHeader};
+use etched_proto::etcdserverpb::{
+    AlarmMember, AlarmRequest, AlarmType, CompactionRequest, ResponseHeader,
+};
 use etched_proto::raw::{DeleteRangeReply, PutReply, TxnReply};
 use etched_storage::Storage;
 use parking_lot::{Mutex, RwLock};
+use prost::Message as _;
 use tokio::sync::{Notify, oneshot};
 use tonic::{Code, Status};
 
@@ -92,6 +95,8 @@ pub(crate) struct Progress {
     pub(crate) wal_bytes: AtomicU64,
     /// See [`etched_consensus::Node::sole_leader`].
     pub(crate) sole_leader: AtomicBool,
+    /// The disk has no room for the next file of the log.
+    pub(crate) log_is_full: AtomicBool,
     /// Unix time of the last finished compaction; 0 before any.
     pub(crate) compacted_at: AtomicI64,
     pub(crate) put_bytes: AtomicU64,
@@ -182,14 +187,15 @@ impl Shared {
         let (sender, receiver) = oneshot::channel();
         let waiter = Some(Waiter { lane: lane::current(), sender });
         self.inbox.push(Event::Propose { id, data, waiter });
-        match tokio::time::timeout(self.config.request_timeout(), receiver).await {
-            Ok(Ok(outcome)) => Ok(outcome),
-            Ok(Err(_)) => Err(Error::Stopped),
-            Err(_) => {
+        let outcome = if waits_for_removal(field, body) {
+            receiver.await
+        } else {
+            tokio::time::timeout(self.config.request_timeout(), receiver).await.map_err(|_| {
                 self.metrics.proposals_failed.inc();
-                Err(Error::Timeout)
-            }
-        }
+                Error::Timeout
+            })?
+        };
+        outcome.map_err(|_| Error::Stopped)
     }
 
     /// The answer of an outcome, or its refusal as a status.
@@ -212,13 +218,19 @@ impl Shared {
         }
     }
 
-    /// Refuses a request that would not fit into the quota, and raises the alarm.
+    /// Refuses a request that adds `cost` bytes when they would not fit into the quota or the log may find no
+    /// room for them, and raises the alarm.
     ///
     /// # Errors
     /// [`Error::NoSpace`].
     pub(crate) fn admit(&self, cost: u64) -> Result<(), Error> {
-        let Some(quota) = self.config.quota_bytes else { return Ok(()) };
-        if self.live_bytes() + cost <= quota {
+        if cost == 0 {
+            // Only deletes and reads: they have to work when the quota is used up.
+            return Ok(());
+        }
+        let full = |quota| self.live_bytes() + cost >= quota;
+        let log_is_full = self.progress.log_is_full.load(Ordering::Relaxed);
+        if !log_is_full && !self.config.quota_bytes.is_some_and(full) {
             return Ok(());
         }
         self.raise_no_space();
@@ -278,5 +290,25 @@ impl Shared {
             ..StateValues::default()
         };
         (values, Totals { events: watch.events_total, cpu_seconds: 0.0 })
+    }
+}
+
+/// Whether the answer comes only when old records are removed, which takes as long as there are many: a physical
+/// compaction, for which etcd has no timeout either.
+fn waits_for_removal(field: Field, body: &[u8]) -> bool {
+    field == Field::Compaction
+        && CompactionRequest::decode(body).is_ok_and(|request| request.physical)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_physical_compaction_may_take_longer_than_a_request() {
+        let compaction = |physical| CompactionRequest { revision: 5, physical }.encode_to_vec();
+        assert!(waits_for_removal(Field::Compaction, &compaction(true)));
+        assert!(!waits_for_removal(Field::Compaction, &compaction(false)));
+        assert!(!waits_for_removal(Field::Put, &compaction(true)));
     }
 }

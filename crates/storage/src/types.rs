@@ -87,9 +87,10 @@ pub struct Commit {
     pub conf_state: Option<ConfState>,
     /// New records in the order of their revisions, all above every record in the file.
     pub records: Vec<(Revision, Record)>,
-    /// Records that compaction dropped, ascending. One that is not in the file is skipped.
+    /// Records that compaction dropped, in the order in which the store dropped them, which is not that of
+    /// their revisions. One that is not in the file is skipped.
     ///
-    /// Their Compact entry must already lie inside a durable checkpoint.
+    /// The row `scheduledCompactRev` of that compaction comes with this commit or came with an earlier one.
     pub removed: Vec<Revision>,
     /// Changed rows in order of change; `None` deletes.
     pub rows: Vec<(Table, Bytes, Option<Bytes>)>,
