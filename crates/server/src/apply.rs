@@ -35,6 +35,11 @@ pub(crate) enum Fatal {
     /// A committed entry is no request.
     #[error("entry {index} of the log does not decode: {reason}")]
     BadEntry { index: u64, reason: String },
+    /// A committed entry changes something that this version does not know.
+    #[error(
+        "entry {index} of the log holds request {field}, which this version does not know: a newer one wrote it"
+    )]
+    UnknownRequest { index: u64, field: u32 },
     /// The store's file failed while an entry was applied.
     #[error("entry {index} of the log cannot be applied: {reason}")]
     Store { index: u64, reason: String },
@@ -104,14 +109,17 @@ impl Applier {
     /// Decodes an entry; none for the empty one that begins a term.
     ///
     /// # Errors
-    /// [`Fatal::BadEntry`].
+    /// [`Fatal::BadEntry`], [`Fatal::UnknownRequest`]: to skip it would be to differ from the other members.
     pub(crate) fn decode(entry: &Entry) -> Result<Option<request::Decoded>, Fatal> {
         if entry.data.is_empty() {
             return Ok(None);
         }
-        request::decode(entry.data.clone())
-            .map(Some)
-            .map_err(|error| Fatal::BadEntry { index: entry.index, reason: error.to_string() })
+        let decoded = request::decode(entry.data.clone())
+            .map_err(|error| Fatal::BadEntry { index: entry.index, reason: error.to_string() })?;
+        match decoded.unknown {
+            Some(field) => Err(Fatal::UnknownRequest { index: entry.index, field }),
+            None => Ok(Some(decoded)),
+        }
     }
 
     fn dispatch(&mut self, request: Request, want: Want) -> Result<Done, Failure> {

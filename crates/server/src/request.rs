@@ -17,6 +17,9 @@ use prost::encoding::{
 const HEADER: u32 = 100;
 /// Field number of the old id, written by nobody since 3.0 but still read by etcd.
 const OLD_ID: u32 = 1;
+/// Requests that change nothing replicated and are not applied here: Range, Authenticate, AuthStatus, AuthUserGet,
+/// AuthUserList, AuthRoleList, AuthRoleGet, DowngradeVersionTest.
+const WITHOUT_EFFECT: [u32; 8] = [3, 1012, 1013, 1102, 1106, 1107, 1202, 9900];
 
 macro_rules! requests {
     ($($(#[$doc:meta])* $variant:ident($message:ty) = $tag:literal),* $(,)?) => {
@@ -76,8 +79,10 @@ requests! {
 pub(crate) struct Decoded {
     /// Id that the proposer waits for; 0 when nobody does.
     pub(crate) id: u64,
-    /// None for a request that this part does not know.
+    /// None for an entry that changes nothing, and for one of which `unknown` says more.
     pub(crate) request: Option<Request>,
+    /// Field number of a request that changes something and that this version does not know.
+    pub(crate) unknown: Option<u32>,
 }
 
 /// Bytes of an entry for the client's request `body`, found again by `id`.
@@ -118,7 +123,7 @@ pub(crate) fn encode_message(id: u64, field: Field, message: &impl Message) -> B
 /// # Errors
 /// The entry is no protobuf.
 pub(crate) fn decode(mut data: Bytes) -> Result<Decoded, prost::DecodeError> {
-    let (mut id, mut old_id, mut request) = (0, 0, None);
+    let (mut id, mut old_id, mut request, mut unknown) = (0, 0, None, None);
     while data.has_remaining() {
         let (tag, wire) = decode_key(&mut data)?;
         match (tag, wire) {
@@ -126,15 +131,15 @@ pub(crate) fn decode(mut data: Bytes) -> Result<Decoded, prost::DecodeError> {
             (HEADER, WireType::LengthDelimited) => {
                 id = pb::RequestHeader::decode(take_body(&mut data)?)?.id;
             }
-            (_, WireType::LengthDelimited) => {
-                if let Some(found) = Request::decode(tag, take_body(&mut data)?)? {
-                    request = Some(found);
-                }
-            }
+            (_, WireType::LengthDelimited) => match Request::decode(tag, take_body(&mut data)?)? {
+                None if WITHOUT_EFFECT.contains(&tag) => {}
+                None => unknown = Some(tag),
+                found => request = found,
+            },
             _ => skip_field(wire, tag, &mut data, DecodeContext::default())?,
         }
     }
-    Ok(Decoded { id: if id == 0 { old_id } else { id }, request })
+    Ok(Decoded { id: if id == 0 { old_id } else { id }, request, unknown })
 }
 
 fn take_body(data: &mut Bytes) -> Result<Bytes, prost::DecodeError> {
@@ -163,7 +168,24 @@ mod tests {
         assert_eq!(whole.put.as_ref(), Some(&put));
         assert_eq!(whole.header.as_ref().map(|header| header.id), Some(77));
         let decoded = decode(bytes).expect("an entry");
-        assert_eq!(decoded, Decoded { id: 77, request: Some(Request::Put(put)) });
+        assert_eq!(decoded, Decoded { id: 77, request: Some(Request::Put(put)), unknown: None });
+    }
+
+    #[test]
+    fn a_request_of_a_newer_version_is_told_from_one_without_effect() {
+        let unknown = |message: pb::InternalRaftRequest| {
+            decode(message.encode_to_vec().into()).expect("an entry").unknown
+        };
+        let enable = pb::InternalRaftRequest {
+            auth_enable: Some(pb::AuthEnableRequest::default()),
+            ..Default::default()
+        };
+        assert_eq!(unknown(enable), Some(1000));
+        let range = pb::InternalRaftRequest {
+            range: Some(pb::RangeRequest::default()),
+            ..Default::default()
+        };
+        assert_eq!(unknown(range), None);
     }
 
     #[test]
