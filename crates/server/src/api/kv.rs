@@ -68,7 +68,7 @@ fn range_now(shared: &Shared, request: &pb::RangeRequest) -> Result<Framed, Stat
 }
 
 /// Runs a read that takes long off the network thread.
-async fn beside<T: Send + 'static>(
+pub(super) async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
     match Beside(tokio::task::spawn_blocking(work)).await {

@@ -94,7 +94,7 @@ pub(super) async fn hash(
         shared.metrics.hash.observe(started.elapsed().as_secs_f64());
         reply(&pb::HashResponse { header: Some(shared.header(revision)), hash })
     };
-    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)?
+    super::kv::beside(work).await
 }
 
 pub(super) async fn hash_kv(
@@ -114,7 +114,7 @@ pub(super) async fn hash_kv(
             hash_revision: hash.revision,
         })
     };
-    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)?
+    super::kv::beside(work).await
 }
 
 pub(super) async fn move_leader(

@@ -199,7 +199,11 @@ impl Call {
             if took > self.shared.config.warning_request {
                 tracing::warn!(took = ?took, method = ?self.method, "request stats");
             }
-            result
+            match (result?, self.encoding) {
+                (message, Encoding::Identity) => Ok(message),
+                (message, Encoding::Gzip) if message.len() <= GZIP_INLINE_BYTES => message.gzip(),
+                (message, Encoding::Gzip) => kv::beside(move || message.gzip()).await,
+            }
         };
         let result = self.in_time(work).await;
         self.finish(result)
@@ -255,10 +259,6 @@ impl Call {
     }
 
     fn finish(self, result: Result<Framed, Status>) -> Response<Body> {
-        let result = match (result, self.encoding) {
-            (Ok(message), Encoding::Gzip) => message.gzip(),
-            (result, _) => result,
-        };
         match result {
             Ok(message) => {
                 self.shared.metrics.sent(self.method, 1, message.len());
@@ -299,6 +299,8 @@ fn malformed() -> Status {
     )
 }
 
+/// Answers up to this size are compressed on the network thread.
+const GZIP_INLINE_BYTES: usize = 64 << 10;
 /// Largest message that etcd sends.
 const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
 
