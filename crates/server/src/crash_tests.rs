@@ -216,7 +216,7 @@ async fn write(
 async fn propose(shared: &Shared, field: Field, message: &impl Message) -> Option<i64> {
     let outcome = shared.propose(field, &message.encode_to_vec()).await.ok()?;
     let answer = outcome.result.expect("nothing in this workload is refused");
-    assert!(matches!(answer, Answer::Put(_) | Answer::Done));
+    assert!(matches!(answer, Answer::Put(_) | Answer::DeleteRange(_) | Answer::Done));
     Some(outcome.revision)
 }
 
@@ -334,7 +334,7 @@ async fn set_alarm(shared: &Shared, action: pb::alarm_request::AlarmAction) {
 }
 
 #[test]
-fn with_the_memory_full_alarms_pass_and_an_abandoned_put_is_forgotten() {
+fn with_the_memory_full_alarms_and_deletes_pass_and_an_abandoned_put_is_forgotten() {
     use pb::alarm_request::AlarmAction;
     let disk = SimDisk::new();
     let Booted { shared, engine, flusher, .. } = start(&disk).expect("a fresh member");
@@ -357,13 +357,16 @@ fn with_the_memory_full_alarms_pass_and_an_abandoned_put_is_forgotten() {
             _ = shared.propose(Field::Put, &large) => panic!("a put found memory"),
             () = set_alarm(&shared, AlarmAction::Activate) => {}
         }
+        let delete = pb::DeleteRangeRequest { key: "k".into(), ..Default::default() };
+        let deleted = propose(&shared, Field::DeleteRange, &delete).await;
+        assert_eq!(deleted, Some(last + 1), "what makes room passes");
         // The put has been given up; with the next event that is found out.
         set_alarm(&shared, AlarmAction::Deactivate).await;
         let flusher = flusher.expect("nobody took it");
         let flusher = std::thread::spawn(move || flusher.run());
         shared.flush.commit_now().await.expect("the flusher writes all");
         let outcome = shared.propose(Field::Put, &put(1)).await.expect("there is memory again");
-        assert_eq!(outcome.revision, last + 1, "the abandoned put is not carried out");
+        assert_eq!(outcome.revision, last + 2, "the abandoned put is not carried out");
         shared.flush.stop();
         flusher.join().expect("no panic").expect("the flusher writes all");
     });
