@@ -31,6 +31,9 @@ pub(crate) const MEMORY_TABLE_BYTES_MAX: usize = 64 << 20;
 /// Pause before it is tried again to reserve room for the log.
 const FULL_LOG_PAUSE: Duration = Duration::from_secs(1);
 
+/// Bytes of proposals that make a batch full: the rest waits for the next one, so that a few hundred large
+/// values neither double in memory at once nor keep the first of them waiting for the last.
+const BATCH_BYTES_MAX: usize = 16 << 20;
 /// Pause of a compaction while a reader is below its floor.
 const BLOCKED_SWEEP_PAUSE: Duration = Duration::from_millis(50);
 
@@ -185,7 +188,14 @@ impl<D: Disk> Engine<D> {
 
     fn propose(&mut self) -> Result<(), Fatal> {
         if self.applier.memory_bytes() < MEMORY_TABLE_BYTES_MAX {
-            self.ready.extend(self.held.drain(..).map(|(_, data)| data));
+            let mut bytes = 0;
+            let fits = |(_, data): &&(u64, Bytes)| {
+                let fits = bytes < BATCH_BYTES_MAX;
+                bytes += data.len();
+                fits
+            };
+            let count = self.held.iter().take_while(fits).count();
+            self.ready.extend(self.held.drain(..count).map(|(_, data)| data));
         } else {
             self.forget_abandoned();
         }
@@ -379,6 +389,9 @@ impl<D: Disk> Engine<D> {
 
     /// When something is due without an event; None while nothing can be.
     fn next_deadline(&self) -> Option<Instant> {
+        if !self.held.is_empty() && self.applier.memory_bytes() < MEMORY_TABLE_BYTES_MAX {
+            return Some(Instant::now());
+        }
         let tick = (!self.node.sole_leader()).then_some(self.next_tick);
         let expiry = self.shared.lessor.lock().next_expiry().map(|at| {
             let due = self.shared.started + at.max(Duration::ZERO);

@@ -6,7 +6,6 @@ use etched_proto::raftpb::ConfState;
 use etched_storage::Table;
 use tonic::Status;
 
-use crate::error::Error;
 use crate::shared::Shared;
 
 /// The tables in the order of their names, which is etcd's; records stand where `key` belongs.
@@ -23,13 +22,11 @@ const ORDER: [Option<Table>; 10] = [
     Some(Table::Meta),
 ];
 
-/// CRC-32C over all tables, and the revision at which it was taken.
+/// CRC-32C over all tables, and the revision at which it was taken. The file must stand at what is to be hashed.
 ///
 /// # Errors
-/// [`Error::Stopped`] when the server ends, and what the store's file says.
+/// What the store's file says.
 pub(crate) fn whole_store(shared: &Shared) -> Result<(u32, i64), Status> {
-    let committed = shared.flush.commit_now();
-    committed.blocking_recv().map_err(|_| Error::Stopped)?;
     let revision = shared.reader.current_revision();
     let failed = |error: etched_storage::Error| Status::unknown(error.to_string());
     let view = shared.storage.view();

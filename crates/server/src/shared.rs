@@ -198,6 +198,16 @@ impl Shared {
         outcome.map_err(|_| Error::Stopped)
     }
 
+    /// Puts a commit index at or above what is applied on disk.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] when the raft thread has ended.
+    pub(crate) async fn sync_commit(&self) -> Result<(), Error> {
+        let (done, wait) = oneshot::channel();
+        self.inbox.push(Event::SyncCommit(done));
+        wait.await.map_err(|_| Error::Stopped)
+    }
+
     /// The answer of an outcome, or its refusal as a status.
     ///
     /// # Errors

@@ -69,6 +69,8 @@ pub(super) async fn defragment(
     _: pb::DefragmentRequest,
     _: Bytes,
 ) -> Result<Framed, Status> {
+    // It begins with a checkpoint: the log must not stand behind that.
+    shared.sync_commit().await?;
     let work = move || {
         let started = Instant::now();
         tracing::info!("starting to defragment");
@@ -88,6 +90,12 @@ pub(super) async fn hash(
     _: pb::HashRequest,
     _: Bytes,
 ) -> Result<Framed, Status> {
+    // Waited for here, not on a thread of the read pool: on a full disk it may take for ever.
+    let committed = shared.flush.commit_now();
+    match tokio::time::timeout(shared.config.request_timeout(), committed).await {
+        Ok(committed) => committed.map_err(|_| Error::Stopped)?,
+        Err(_) => return Err(Error::Timeout.into()),
+    }
     let work = move || {
         let started = Instant::now();
         let (hash, revision) = crate::hash::whole_store(&shared)?;
