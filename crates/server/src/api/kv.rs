@@ -19,7 +19,7 @@ use tonic::Status;
 
 use super::{Call, Ending, malformed, reply};
 use crate::error::Error;
-use crate::grpc::{self, Body, Framed, Method, Source, frame, push_frame};
+use crate::grpc::{self, Body, Framed, Method, Source, push_frame};
 use crate::quota;
 use crate::request::Field;
 use crate::shared::{Answer, Outcome, Shared};
@@ -332,8 +332,8 @@ fn status(error: etched_mvcc::Error) -> Status {
     Error::from_mvcc(&error).map_or_else(|| Status::unknown(error.to_string()), Status::from)
 }
 
-/// An answer of another kind than its request: apply is broken.
+/// An answer of another kind than its request: apply is broken, and nothing can be said of the outcome.
 pub(super) fn mismatch() -> Result<Framed, Status> {
     debug_assert!(false, "apply answered another request");
-    Ok(frame(&pb::EmptyResponse {}))
+    Err(Status::internal("etched: the answer does not belong to the request"))
 }

@@ -243,9 +243,7 @@ impl Call {
             Ok(Some(body)) => body,
             // etcd's library gives these two to a unary call as they are, without a code of their own.
             Ok(None) => return Err(Status::unknown("EOF")),
-            Err(status) if status.message() == "unexpected EOF" => {
-                return Err(Status::unknown("unexpected EOF"));
-            }
+            Err(_) if reader.is_cut_short() => return Err(Status::unknown("unexpected EOF")),
             Err(status) => return Err(status),
         };
         self.shared.metrics.received(self.method, body.len());

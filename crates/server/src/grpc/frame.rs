@@ -98,6 +98,11 @@ impl MessageReader {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// Whether the client ended its side in the middle of a message.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.ended && self.buffer.len() >= PREFIX
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
         loop {
             if let Some(message) = self.take_message()? {
@@ -132,7 +137,7 @@ impl MessageReader {
 
     /// Part of a prefix counts as nothing, as in etcd.
     fn end(&self) -> Result<Option<Bytes>, Status> {
-        if self.buffer.len() < PREFIX { Ok(None) } else { Err(Status::internal("unexpected EOF")) }
+        if self.is_cut_short() { Err(Status::internal("unexpected EOF")) } else { Ok(None) }
     }
 
     fn take_message(&mut self) -> Result<Option<Bytes>, Status> {
