@@ -70,6 +70,7 @@ fn rust() -> Vec<Command> {
 fn compat() -> Vec<Command> {
     vec![
         go_test("compat-tests/descriptors", "./..."),
+        go_test("compat-tests", "./load"),
         with_binary(tools::command("compat-tests", "./run", &[])),
     ]
 }
