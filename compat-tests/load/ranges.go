@@ -30,8 +30,9 @@ func (b *bench) page(ctx context.Context, worker int, from, left, revision int64
 	return nil
 }
 
-// runPages walks through all keys at one revision, page after page, while others are written at the
-// offered rate; with -every it leaves pages out, so that a slow server comes to the end too.
+// runPages walks through all keys at one revision, page after page, while they are written at the
+// offered rate; with -every it leaves pages out, so that a slow server comes to the end too. It walks
+// again until -seconds have passed.
 func runPages(ctx context.Context, b *bench) error {
 	revision := b.revision
 	if revision == 0 {
@@ -51,9 +52,14 @@ func runPages(ctx context.Context, b *bench) error {
 		writes <- &outcome{}
 	}
 	step := int64(b.limit * b.pageEvery)
-	walk := workload{clients: 1, total: (b.keys + step - 1) / step,
+	pages, began, enough := (b.keys+step-1)/step, time.Now(), make(chan struct{})
+	walk := workload{clients: 1, stop: enough,
 		request: func(ctx context.Context, worker int, n int64, _ time.Time) error {
-			return b.page(ctx, worker, n*step, b.keys-n*step, revision)
+			if (n+1)%pages == 0 && time.Since(began).Seconds() >= b.seconds {
+				close(enough)
+			}
+			from := n % pages * step
+			return b.page(ctx, worker, from, b.keys-from, revision)
 		}}
 	err := b.measured(ctx, "pages", walk)
 	close(stop)

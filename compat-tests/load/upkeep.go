@@ -56,9 +56,16 @@ func runCompact(ctx context.Context, b *bench) error {
 	})
 }
 
-// runDefragment defragments the store, and tells the size of the file beside that of the keys and
-// values that live.
+// runDefragment compacts, then defragments the store, and tells the size of its file beside that of the
+// keys and values that it still holds: those of all versions since the compaction.
 func runDefragment(ctx context.Context, b *bench) error {
+	compacted, err := b.revisionNow(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := b.conns[0].Compact(ctx, compacted, clientv3.WithCompactPhysical()); err != nil {
+		return err
+	}
 	size := func(name string) error {
 		status, err := b.conns[0].Status(ctx, b.endpoint)
 		if err == nil {
@@ -69,15 +76,18 @@ func runDefragment(ctx context.Context, b *bench) error {
 	if err := size("file before, bytes"); err != nil {
 		return err
 	}
-	err := b.besideAction(ctx, "seconds to defragment", func() error {
-		_, err := b.conns[0].Defragment(ctx, b.endpoint)
-		if err != nil {
+	return b.besideAction(ctx, "seconds to defragment", func() error {
+		if _, err := b.conns[0].Defragment(ctx, b.endpoint); err != nil {
 			return err
 		}
-		return size("file after, bytes")
+		if err := size("file after, bytes"); err != nil {
+			return err
+		}
+		now, err := b.revisionNow(ctx)
+		versions := b.keys + now - compacted
+		b.report.Values["live keys and values, bytes"] = float64(versions) * float64(b.keySize+b.valueSize)
+		return err
 	})
-	b.report.Values["live keys and values, bytes"] = float64(b.keys) * float64(b.keySize+b.valueSize)
-	return err
 }
 
 // runChurn overwrites all keys again and again, compacts after each time around, and samples memory

@@ -1,168 +1,194 @@
 //! `cargo xtask bench`: etched beside etcd, in one run on one machine.
 //!
 //! ```text
-//! bench [--rounds N] [--requests N] [--keys N] [--json FILE] [SCENARIO...]
+//! bench [--short] [--rounds N] [--requests N] [--keys N] [--seconds N] [--json FILE] [--svg FILE]
+//!       [--strace] [SCENARIO or GROUP...]
 //!
-//! build etcd, benchmark (Go module) and etched ──> for each scenario, for each round:
-//!     etched, etcd or etcd, etched (alternating) ──> figures ──> table, JSON
+//! build etcd, benchmark and load (Go module) and etched
+//!   └─> each round, each group, etcd then etched (the next round etched then etcd):
+//!         load the store ──> each scenario: figures ──> table, JSON, SVG
 //! ```
-//! Both servers run with their defaults, fsync on, on loopback, one at a time, each time on an empty
-//! folder under the target folder. Nothing is compared across runs: a ratio is of one run.
+//! Both servers run with their defaults, fsync on, on loopback, one at a time, each group on an empty
+//! folder under the target folder. Nothing is compared across runs: a ratio is of one run. A scenario
+//! that fails is told and the others go on; the command then fails at its end.
 
+mod benchmark;
 mod load;
+mod options;
+mod rates;
 mod scenarios;
 mod server;
+mod store;
+mod strace;
+mod svg;
 mod table;
+mod target;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 
 use crate::tools;
-use scenarios::{SCENARIOS, Scenario, Setup};
+use options::Options;
+use rates::Rates;
+use scenarios::{GROUPS, Group, Run, Scenario};
+use store::{Programs, Store};
 use table::{SERVERS, Table};
 
-/// What the command line chooses.
-struct Options {
-    rounds: u64,
-    requests: u64,
-    keys: u64,
-    json: PathBuf,
-    scenarios: Vec<String>,
-}
+/// etcd's place in [`SERVERS`].
+const ETCD: usize = 1;
 
 /// Runs the scenarios named, or all of them, and prints the table.
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
-    let options = parse(arguments)?;
+    let options = Options::parse(arguments)?;
     tools::require(&[&tools::GO])?;
-    let binaries = build()?;
-    let mut table = Table::default();
-    let chosen = SCENARIOS.iter().filter(|scenario| {
-        options.scenarios.is_empty() || options.scenarios.iter().any(|name| name == scenario.name)
-    });
-    for scenario in chosen {
-        eprintln!("{}: {}", scenario.name, scenario.what);
-        for round in 0..options.rounds {
-            // who goes first changes, so that neither always finds the warmer machine
-            let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
-            for server in order {
-                measure(scenario, server, round, &binaries, &options, &mut table)?;
+    let mut bench = Bench {
+        programs: build()?,
+        rates: Rates::default(),
+        table: Table::new(options.scale.is_full()),
+        began: Instant::now(),
+        options,
+    };
+    bench.rounds();
+    bench.report()
+}
+
+/// A whole run.
+struct Bench {
+    options: Options,
+    programs: Programs,
+    rates: Rates,
+    table: Table,
+    began: Instant,
+}
+
+impl Bench {
+    fn rounds(&mut self) {
+        for round in 0..self.options.scale.rounds {
+            // etcd is first at first, since its maximum sets the rates of both; then who goes first
+            // changes, so that neither always finds the warmer machine
+            let order = if round % 2 == 0 { [1, 0] } else { [0, 1] };
+            for group in &GROUPS {
+                let chosen = self.options.chosen(group, round);
+                for server in order.into_iter().filter(|_| !chosen.is_empty()) {
+                    self.group(group, &chosen, server, round);
+                }
             }
         }
     }
-    println!("{} rounds, {} requests, {} keys", options.rounds, options.requests, options.keys);
-    println!("{}", table.text());
-    let text = format!("{:#}\n", table.json());
-    std::fs::write(&options.json, text)
-        .map_err(|error| format!("{}: {error}", options.json.display()))?;
-    println!("each round's figures: {}", options.json.display());
-    Ok(())
+
+    /// The chosen scenarios of a group on one server. The store is loaded for the first, and again
+    /// after one that failed.
+    fn group(&mut self, group: &Group, chosen: &[&Scenario], server: usize, round: u64) {
+        let mut store = None;
+        for scenario in chosen {
+            self.say(&format!("round {} {:6} {} ...", round + 1, SERVERS[server], scenario.name));
+            let began = Instant::now();
+            let prepared = store.take().map_or_else(|| self.prepared(group, server), Ok);
+            let outcome = prepared.and_then(|mut store| {
+                let said = self.scenario(scenario, server, &mut store)?;
+                Ok((store, said))
+            });
+            match outcome {
+                Ok((left, said)) => {
+                    self.say(&format!("    {said} ({:.1} s)", began.elapsed().as_secs_f64()));
+                    store = Some(left);
+                }
+                Err(error) => {
+                    self.say(&format!("    FAILED: {error}"));
+                    self.table.fail(scenario.name, server, &error);
+                }
+            }
+        }
+    }
+
+    /// One scenario; gives its first figures in words.
+    fn scenario(
+        &mut self,
+        scenario: &Scenario,
+        server: usize,
+        store: &mut Store,
+    ) -> Result<String, String> {
+        let mut run = self.run(store, scenario.name, server);
+        let outcome = (scenario.run)(&mut run);
+        let (figures, curve) = (run.figures, run.curve);
+        let said: Vec<String> = figures.iter().take(4).map(said).collect();
+        self.table.add(scenario, server, figures);
+        if !curve.is_empty() {
+            self.table.add_curve(server, curve);
+        }
+        outcome.map(|()| said.join(", "))
+    }
+
+    fn run<'a>(
+        &'a mut self,
+        store: &'a mut Store,
+        scenario: &'static str,
+        server: usize,
+    ) -> Run<'a> {
+        Run {
+            programs: &self.programs,
+            scale: &self.options.scale,
+            scenario,
+            is_etcd: server == ETCD,
+            rates: &mut self.rates,
+            store,
+            figures: Vec::new(),
+            curve: Vec::new(),
+        }
+    }
+
+    fn prepared(&mut self, group: &Group, server: usize) -> Result<Store, String> {
+        let folder = tools::target().join("bench").join(format!("run-{}", std::process::id()));
+        let mut store = Store::new(&self.programs.servers[server], folder)?;
+        let mut run = self.run(&mut store, group.name, server);
+        (group.prepare)(&mut run).map_err(|error| format!("loading the store: {error}"))?;
+        Ok(store)
+    }
+
+    /// Progress, with the time since the start.
+    fn say(&self, what: &str) {
+        let seconds = self.began.elapsed().as_secs();
+        eprintln!("{:3}:{:02} {what}", seconds / 60, seconds % 60);
+    }
+
+    fn report(&self) -> Result<(), String> {
+        println!("{:?}", self.options.scale);
+        println!("{}", self.table.text());
+        write(&self.options.json, &format!("{:#}\n", self.table.json()))?;
+        println!("each round's figures: {}", self.options.json.display());
+        if let Some(svg) = &self.options.svg {
+            write(svg, &svg::draw(&self.table))?;
+            println!("plot: {}", svg.display());
+        }
+        match self.table.failures().len() {
+            0 => Ok(()),
+            failures => Err(format!("{failures} scenarios failed")),
+        }
+    }
 }
 
-/// One round of one scenario on one server.
-fn measure(
-    scenario: &Scenario,
-    server: usize,
-    round: u64,
-    binaries: &[PathBuf; 4],
-    options: &Options,
-    table: &mut Table,
-) -> Result<(), String> {
-    let folder = tools::target().join("bench").join(format!("run-{}", std::process::id()));
-    let fail = |error: std::io::Error| format!("{}: {error}", folder.display());
-    std::fs::create_dir_all(&folder).map_err(fail)?;
-    let began = Instant::now();
-    let setup = Setup {
-        binary: binaries[server].clone(),
-        benchmark: binaries[2].clone(),
-        etcdctl: binaries[3].clone(),
-        folder: folder.clone(),
-        requests: options.requests,
-        keys: options.keys,
-    };
-    let figures = (scenario.run)(&setup);
-    std::fs::remove_dir_all(&folder).map_err(fail)?;
-    let figures =
-        figures.map_err(|error| format!("{} on {}: {error}", scenario.name, SERVERS[server]))?;
-    let first = figures
-        .first()
-        .map(|figure| format!("{} {:.1} {}", figure.name, figure.value, figure.unit));
-    eprintln!(
-        "  round {}: {:6} {} ({:.1} s)",
-        round + 1,
-        SERVERS[server],
-        first.unwrap_or_default(),
-        began.elapsed().as_secs_f64()
-    );
-    table.add(scenario.name, server, figures);
-    Ok(())
+fn said(figure: &scenarios::Figure) -> String {
+    format!("{} {} {}", figure.name, table::shown(figure.value), figure.unit)
 }
 
-/// Builds all that runs: etched, etcd, benchmark, etcdctl.
-fn build() -> Result<[PathBuf; 4], String> {
+fn write(file: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// Builds all that runs: etched, etcd, benchmark, the load generator.
+fn build() -> Result<Programs, String> {
     if std::env::var_os("ETCHED_BIN").is_none() {
         tools::run(tools::cargo(&["build", "--release", "--package", "etched"]))?;
     }
+    let load = tools::target().join("compat").join("load");
+    let [etcd, benchmark] = ["etcd", "benchmark"].map(|name| tools::etcd_folder().join(name));
     let programs = [
-        ("etcd", "go.etcd.io/etcd/server/v3"),
-        ("benchmark", "go.etcd.io/etcd/v3/tools/benchmark"),
-        ("etcdctl", "go.etcd.io/etcd/etcdctl/v3"),
+        (&etcd, "go.etcd.io/etcd/server/v3"),
+        (&benchmark, "go.etcd.io/etcd/v3/tools/benchmark"),
+        (&load, "./load"),
     ];
-    for (name, package) in programs {
-        tools::run(tools::go_build(package, &tools::etcd_folder().join(name)))?;
+    for (to, package) in programs {
+        tools::run(tools::go_build(package, to))?;
     }
-    let [etcd, benchmark, etcdctl] = programs.map(|(name, _)| tools::etcd_folder().join(name));
-    Ok([tools::etched(), etcd, benchmark, etcdctl])
-}
-
-fn parse(arguments: &[String]) -> Result<Options, String> {
-    let mut options = Options {
-        rounds: 3,
-        requests: 200_000,
-        keys: 1_000_000,
-        json: tools::target().join("bench.json"),
-        scenarios: Vec::new(),
-    };
-    let mut words = arguments.iter();
-    while let Some(word) = words.next() {
-        let mut number = || {
-            let value = words.next().and_then(|value| value.parse::<u64>().ok());
-            value.filter(|value| *value > 0).ok_or_else(|| format!("{word} wants a number above 0"))
-        };
-        match word.as_str() {
-            "--rounds" => options.rounds = number()?,
-            "--requests" => options.requests = number()?,
-            "--keys" => options.keys = number()?,
-            "--json" => options.json = words.next().ok_or("--json wants a file")?.into(),
-            name if SCENARIOS.iter().any(|scenario| scenario.name == name) => {
-                options.scenarios.push(name.to_owned());
-            }
-            _ => {
-                let known = SCENARIOS.map(|scenario| scenario.name).join(", ");
-                return Err(format!("{word:?} is no option and no scenario; there are {known}"));
-            }
-        }
-    }
-    Ok(options)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn words(line: &str) -> Vec<String> {
-        line.split_whitespace().map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn scenarios_and_numbers_are_chosen_by_name() {
-        let options = parse(&words("keys --keys 5 --rounds 4")).unwrap();
-        assert_eq!((options.rounds, options.keys), (4, 5));
-        assert_eq!(options.scenarios, ["keys"]);
-    }
-
-    #[test]
-    fn an_unknown_word_is_refused_with_the_known_ones() {
-        assert!(parse(&words("--kesy 5")).err().unwrap().contains("put-100"));
-        assert!(parse(&words("--keys none")).is_err());
-    }
+    Ok(Programs { servers: [tools::etched(), etcd], load, benchmark })
 }

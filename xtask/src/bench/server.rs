@@ -1,6 +1,7 @@
 //! One run of a server under measurement: started on loopback with fsync on, watched from outside
 //! (`/proc`), and ended by its process id.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -24,12 +25,22 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts a binary with etcd's flags and its own defaults, and waits until it serves.
-    pub(super) fn start(binary: &Path, data_dir: &Path) -> Result<Self, String> {
+    /// Starts a binary with etcd's flags and its own defaults, and waits until it serves. If there is
+    /// a wrapper, a program with its arguments, it must put the server in its own place: the process
+    /// that is started here is the one that is measured and ended.
+    pub(super) fn start_under(
+        wrapper: &[String],
+        binary: &Path,
+        data_dir: &Path,
+    ) -> Result<Self, String> {
         let (client, peer) = (free_port()?, free_port()?);
         let urls = [client, peer].map(|port| format!("http://127.0.0.1:{port}"));
         let began = Instant::now();
-        let mut child = Command::new(binary)
+        let mut command = Command::new(wrapper.first().map_or(binary.as_os_str(), OsStr::new));
+        if let Some((_, arguments)) = wrapper.split_first() {
+            command.args(arguments).arg(binary);
+        }
+        let mut child = command
             .arg("--name=bench")
             .arg(format!("--data-dir={}", data_dir.display()))
             .arg(format!("--listen-client-urls={}", urls[0]))
@@ -50,6 +61,11 @@ impl Server {
             Err(_) => return Err(format!("{} does not become ready", binary.display())),
         }
         Ok(server)
+    }
+
+    /// The process, for those who look at it from outside.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// User and system time used so far, in seconds.
@@ -151,23 +167,42 @@ fn free_port() -> Result<u16, String> {
 }
 
 /// Bytes that a folder's files occupy on the disk: blocks, so that a sparse or preallocated file
-/// counts as what it takes.
+/// counts as what it takes. A file that goes meanwhile counts for nothing.
 pub(super) fn bytes_on_disk(folder: &Path) -> Result<f64, String> {
     use std::os::unix::fs::MetadataExt;
-    let mut open: Vec<PathBuf> = vec![folder.to_owned()];
-    let mut blocks = 0;
+    let metadata = files(folder)?.into_iter().filter_map(|file| file.metadata().ok());
+    Ok(metadata.map(|metadata| metadata.blocks()).sum::<u64>() as f64 * 512.0)
+}
+
+/// All files in a folder and in those below it.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let (mut open, mut files) = (vec![folder.to_owned()], Vec::new());
     while let Some(folder) = open.pop() {
         let entries = std::fs::read_dir(&folder).map_err(|error| error.to_string())?;
         for entry in entries.map_while(Result::ok) {
-            let metadata = entry.metadata().map_err(|error| error.to_string())?;
-            if metadata.is_dir() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 open.push(entry.path());
             } else {
-                blocks += metadata.blocks();
+                files.push(entry.path());
             }
         }
     }
-    Ok(blocks as f64 * 512.0)
+    Ok(files)
+}
+
+/// Lets go of what the system holds of a folder's files in memory, written back first. `dd` asks for
+/// it file by file; all of the machine's cache would be others' too.
+pub(super) fn drop_page_cache(folder: &Path) -> Result<(), String> {
+    for file in files(folder)? {
+        let mut drop = Command::new("dd");
+        drop.arg(format!("of={}", file.display()));
+        drop.args(["oflag=nocache", "conv=notrunc,fdatasync", "count=0", "status=none"]);
+        let status = drop.stdin(Stdio::null()).status().map_err(|error| format!("dd: {error}"))?;
+        if !status.success() {
+            return Err(format!("dd {}: {status}", file.display()));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
