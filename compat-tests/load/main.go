@@ -123,7 +123,7 @@ func parse(command string, words []string) (*settings, error) {
 	f.BoolVar(&s.distinct, "distinct", false, "watch: each watcher has a key of its own")
 	f.Int64Var(&s.history, "history", 100_000, "resume: revisions that the watchers are behind")
 	f.IntVar(&s.at, "at", 0, "expire: seconds from now when all leases end; 0 for enough to grant them")
-	f.DurationVar(&s.deadline, "deadline", 15*time.Minute, "when all of it is given up")
+	f.DurationVar(&s.deadline, "deadline", 10*time.Minute, "when all of it is given up")
 	if err := f.Parse(words); err != nil {
 		return nil, err
 	}

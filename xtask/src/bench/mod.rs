@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: etched beside etcd, in one run on one machine.
 //!
 //! ```text
-//! bench [--short] [--rounds N] [--requests N] [--keys N] [--seconds N] [--json FILE] [--svg FILE]
-//!       [--strace] [SCENARIO or GROUP...]
+//! bench [--short] [--rounds N] [--requests N] [--keys N] [--seconds N]
+//!       [--json FILE] [--svg FILE] [--markdown FILE] [--strace] [SCENARIO or GROUP...]
 //!
 //! build etcd, benchmark and load (Go module) and etched
 //!   └─> each round, each group, etcd then etched (the next round etched then etcd):
@@ -156,9 +156,11 @@ impl Bench {
         println!("{}", self.table.text());
         write(&self.options.json, &format!("{:#}\n", self.table.json()))?;
         println!("each round's figures: {}", self.options.json.display());
-        if let Some(svg) = &self.options.svg {
-            write(svg, &svg::draw(&self.table))?;
-            println!("plot: {}", svg.display());
+        if let Some(file) = &self.options.svg {
+            write(file, &svg::draw(&self.table))?;
+        }
+        if let Some(file) = &self.options.markdown {
+            write(file, &self.table.markdown())?;
         }
         match self.table.failures().len() {
             0 => Ok(()),

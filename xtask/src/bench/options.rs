@@ -10,6 +10,7 @@ pub(super) struct Options {
     pub(super) scale: Scale,
     pub(super) json: PathBuf,
     pub(super) svg: Option<PathBuf>,
+    pub(super) markdown: Option<PathBuf>,
     /// Names of scenarios and groups; all when there is none.
     names: Vec<String>,
 }
@@ -21,14 +22,15 @@ impl Options {
             scale: if short { Scale::SHORT } else { Scale::FULL },
             json: tools::target().join("bench.json"),
             svg: None,
+            markdown: None,
             names: Vec::new(),
         };
         let mut words = arguments.iter();
         while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or_else(|| format!("{word} wants a word after it"));
             let mut number = || {
-                let value = words.next().and_then(|value| value.parse::<u64>().ok());
-                let value = value.filter(|value| *value > 0);
-                value.ok_or_else(|| format!("{word} wants a number above 0"))
+                let number = value()?.parse::<u64>().ok().filter(|number| *number > 0);
+                number.ok_or_else(|| format!("{word} wants a number above 0"))
             };
             match word.as_str() {
                 "--short" => {}
@@ -36,8 +38,9 @@ impl Options {
                 "--requests" => options.scale.requests = number()?,
                 "--keys" => options.scale.keys = number()?,
                 "--seconds" => options.scale.seconds = number()?,
-                "--json" => options.json = words.next().ok_or("--json wants a file")?.into(),
-                "--svg" => options.svg = Some(words.next().ok_or("--svg wants a file")?.into()),
+                "--json" => options.json = value()?.into(),
+                "--svg" => options.svg = Some(value()?.into()),
+                "--markdown" => options.markdown = Some(value()?.into()),
                 "--strace" => options.names.push("durability".to_owned()),
                 name if is_known(name) => options.names.push(name.to_owned()),
                 _ => return Err(format!("{word:?} is no option, and no scenario of\n{}", list())),

@@ -2,16 +2,16 @@
 //! (`/proc`), and ended by its process id.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// What both servers log once they serve clients.
-const READY_LINE: &str = "ready to serve client requests";
 const START_LIMIT: Duration = Duration::from_secs(120);
+/// How often a starting server is asked.
+const READY_POLL: Duration = Duration::from_millis(1);
 /// The unit of the times in `/proc/<pid>/stat`; Linux fixes it at a hundredth of a second for users.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -20,7 +20,7 @@ pub(super) struct Server {
     child: Child,
     /// `host:port` for clients.
     pub(super) endpoint: String,
-    /// From the start of the process to the line that says it serves.
+    /// From the start of the process to the first answered linearizable read.
     pub(super) ready_after: Duration,
 }
 
@@ -35,31 +35,35 @@ impl Server {
     ) -> Result<Self, String> {
         let (client, peer) = (free_port()?, free_port()?);
         let urls = [client, peer].map(|port| format!("http://127.0.0.1:{port}"));
-        let began = Instant::now();
+        let log = data_dir.with_extension("log");
+        let file = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
         let mut command = Command::new(wrapper.first().map_or(binary.as_os_str(), OsStr::new));
         if let Some((_, arguments)) = wrapper.split_first() {
             command.args(arguments).arg(binary);
         }
-        let mut child = command
+        command
             .arg("--name=bench")
             .arg(format!("--data-dir={}", data_dir.display()))
             .arg(format!("--listen-client-urls={}", urls[0]))
             .arg(format!("--advertise-client-urls={}", urls[0]))
             .arg(format!("--listen-peer-urls={}", urls[1]))
             .arg(format!("--initial-advertise-peer-urls={}", urls[1]))
-            .arg(format!("--initial-cluster=bench={}", urls[1]))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("{}: {error}", binary.display()))?;
-        let ready = follow(&mut child);
-        let mut server =
-            Self { child, endpoint: format!("127.0.0.1:{client}"), ready_after: began.elapsed() };
-        match ready.recv_timeout(START_LIMIT) {
-            Ok(at) => server.ready_after = at - began,
-            Err(_) => return Err(format!("{} does not become ready", binary.display())),
+            .arg(format!("--initial-cluster=bench={}", urls[1]));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let began = Instant::now();
+        let child = command.spawn().map_err(|error| format!("{}: {error}", binary.display()))?;
+        let endpoint = format!("127.0.0.1:{client}");
+        let mut server = Self { child, endpoint, ready_after: Duration::ZERO };
+        while !is_healthy(&server.endpoint) {
+            let ended = server.child.try_wait().map_err(|error| error.to_string())?;
+            if ended.is_some() || began.elapsed() > START_LIMIT {
+                let said = std::fs::read_to_string(&log).unwrap_or_default();
+                let last = said.lines().next_back().unwrap_or_default();
+                return Err(format!("{} does not become ready: {last}", binary.display()));
+            }
+            std::thread::sleep(READY_POLL);
         }
+        server.ready_after = began.elapsed();
         Ok(server)
     }
 
@@ -122,20 +126,19 @@ pub(super) enum Memory {
     Peak,
 }
 
-/// Reads the server's log to its end, so that it never blocks, and tells when it serves.
-fn follow(child: &mut Child) -> mpsc::Receiver<Instant> {
-    let log = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
-    let (tell, ready) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in log.split(b'\n').map_while(Result::ok) {
-            if String::from_utf8_lossy(&line).contains(READY_LINE) {
-                let now = Instant::now();
-                // Nobody listens any more once the start was given up.
-                let _ = tell.send(now);
-            }
-        }
-    });
-    ready
+/// Whether a server answers `/health` with 200, which it does after a linearizable read.
+fn is_healthy(endpoint: &str) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut connection = TcpStream::connect(endpoint)?;
+        connection.set_read_timeout(Some(START_LIMIT))?;
+        let request =
+            format!("GET /health HTTP/1.1\r\nHost: {endpoint}\r\nConnection: close\r\n\r\n");
+        connection.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
 }
 
 /// Processor time of children of this process that have ended, in seconds: the load generators'.
@@ -217,12 +220,28 @@ mod tests {
     }
 
     #[test]
+    fn only_an_answer_of_200_is_healthy() {
+        for (status, healthy) in [("200 OK", true), ("503 Service Unavailable", false)] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let endpoint = listener.local_addr().unwrap().to_string();
+            let answering = std::thread::spawn(move || {
+                let mut connection = listener.accept().unwrap().0;
+                let mut request = [0; 512];
+                assert!(connection.read(&mut request).unwrap() > 0);
+                write!(connection, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").unwrap();
+            });
+            assert_eq!(is_healthy(&endpoint), healthy, "{status}");
+            answering.join().unwrap();
+        }
+    }
+
+    #[test]
     fn a_preallocated_file_counts_as_what_it_takes() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("inner");
         std::fs::create_dir(&inner).unwrap();
         std::fs::write(inner.join("full"), vec![1; 100_000]).unwrap();
-        std::fs::File::create(inner.join("sparse")).unwrap().set_len(10_000_000).unwrap();
+        File::create(inner.join("sparse")).unwrap().set_len(10_000_000).unwrap();
         let bytes = bytes_on_disk(folder.path()).unwrap();
         assert!((100_000.0..200_000.0).contains(&bytes), "{bytes}");
     }

@@ -46,7 +46,8 @@ pub(super) fn draw(table: &Table) -> String {
          <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n"
     );
     let scale = Scale::around(&rows);
-    let heading = "etched to etcd, median of the rounds: bar; rounds: line; target: mark";
+    let heading = "etched to etcd, median of the rounds: bar (green: target met, orange: missed); \
+                   single rounds: line; target: mark";
     text(&mut svg, 10.0, 20.0, "start", heading);
     grid(&mut svg, &scale, bars - LINE);
     for (at, row) in rows.iter().enumerate() {

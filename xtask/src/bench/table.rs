@@ -89,9 +89,24 @@ impl Table {
         };
         let [met, missed, unknown] = [Verdict::Met, Verdict::Missed, Verdict::Unknown].map(count);
         lines.push(format!(
-            "targets: {met} met, {missed} missed, {unknown} that say nothing at this size"
+            "targets: {met} met, {missed} missed, {unknown} not judged (size, or no figure)"
         ));
         lines.join("\n")
+    }
+
+    /// The rows as a table for the documents.
+    pub(super) fn markdown(&self) -> String {
+        let mut text = format!(
+            "| scenario | figure | {} | {} | ratio | rounds | target | |\n{}|\n",
+            SERVERS[0],
+            SERVERS[1],
+            "| --- ".repeat(8)
+        );
+        for row in &self.rows {
+            let cells = row.cells(self.full);
+            text.push_str(&format!("| {} |\n", cells.join(" | ")));
+        }
+        text
     }
 
     /// Everything, with each round's number.
@@ -138,7 +153,8 @@ impl Row {
         Some(target.want.judge(self.medians()[0], self.ratio(), full))
     }
 
-    fn text(&self, full: bool) -> String {
+    /// Scenario, figure, the two medians, their ratio, its spread, target and verdict.
+    fn cells(&self, full: bool) -> [String; 8] {
         let [ours, theirs] = self.medians();
         let ratios = self.ratios();
         let spread = match (ratios.first(), ratios.last()) {
@@ -147,18 +163,24 @@ impl Row {
             }
             _ => String::new(),
         };
-        let target = self.target.map_or(String::new(), |target| {
-            let verdict = self.verdict(full).map_or("", Verdict::word);
-            format!("{:15} {verdict}", target.want.text())
-        });
         let unit = if self.unit.is_empty() { "" } else { ", " };
-        let line = format!(
-            "{:16} {:44} {:>10} {:>10} {:>7}  {spread:16} {target}",
-            self.scenario,
+        [
+            self.scenario.to_owned(),
             format!("{}{unit}{}", self.figure, self.unit),
             shown(ours),
             shown(theirs),
             shown(self.ratio()),
+            spread,
+            self.target.map(|target| target.want.text()).unwrap_or_default(),
+            self.verdict(full).map(Verdict::word).unwrap_or_default().to_owned(),
+        ]
+    }
+
+    fn text(&self, full: bool) -> String {
+        let [scenario, figure, ours, theirs, ratio, spread, target, verdict] = self.cells(full);
+        let line = format!(
+            "{scenario:16} {figure:44} {ours:>10} {theirs:>10} {ratio:>7}  {spread:16} \
+             {target:15} {verdict}"
         );
         line.trim_end().to_owned()
     }
@@ -243,10 +265,21 @@ mod tests {
     }
 
     #[test]
+    fn the_document_has_a_line_of_eight_cells_for_each_row() {
+        let text = table(&[1.0, 1.0], &[4.0, 2.0]).markdown();
+        let last = text.lines().last().unwrap();
+        assert_eq!(
+            last,
+            "| put | p99, ms | 1.00 | 3.00 | 0.33 | 0.25 to 0.50 | ratio <= 0.5 | met |"
+        );
+        assert!(text.lines().all(|line| line.matches('|').count() == 9), "{text}");
+    }
+
+    #[test]
     fn targets_are_counted() {
         let text = table(&[3.0], &[4.0]).text();
         assert!(
-            text.ends_with("targets: 0 met, 1 missed, 0 that say nothing at this size"),
+            text.ends_with("targets: 0 met, 1 missed, 0 not judged (size, or no figure)"),
             "{text}"
         );
     }
