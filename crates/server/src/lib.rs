@@ -16,6 +16,7 @@ mod compactor;
 mod config;
 #[cfg(test)]
 mod crash_tests;
+mod deadline;
 mod engine;
 mod error;
 mod flush;

@@ -248,6 +248,8 @@ fn builder(config: &Config, service: Service) -> auto::Builder<LocalExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
+        // as etcd, whose answers carry no date
+        .auto_date_header(false)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(config.max_concurrent_streams)
@@ -260,21 +262,23 @@ fn builder(config: &Config, service: Service) -> auto::Builder<LocalExecutor> {
     builder
 }
 
-async fn answer(
+/// Answers a request in whatever HTTP it came.
+fn answer(
     shared: Arc<Shared>,
     service: Service,
     stopping: api::Stopping,
     request: Request<Incoming>,
-) -> Result<Response<Body>, std::convert::Infallible> {
+) -> impl Future<Output = Result<Response<Body>, std::convert::Infallible>> {
     let surface = match service {
         Service::Http(surface) => surface,
         Service::Everything | Service::Grpc => Surface::Client,
     };
-    Ok(if request.version() == Version::HTTP_2 {
-        api::serve(shared, stopping, request).await
+    let answering = if request.version() == Version::HTTP_2 {
+        api::serve(shared, stopping, request)
     } else {
-        crate::http::serve(shared, surface, request).await
-    })
+        Box::pin(crate::http::serve(shared, surface, request))
+    };
+    async { Ok(answering.await) }
 }
 
 /// Runs hyper's tasks on the connection's own thread.

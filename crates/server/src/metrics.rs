@@ -4,6 +4,7 @@
 //! is read when somebody scrapes.
 
 use std::collections::HashSet;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use etched_proto::etcdserverpb::AlarmType;
@@ -57,6 +58,8 @@ pub(crate) const OPERATIONS: [&str; 11] = [
 ];
 const SUCCESS: [&str; 2] = ["false", "true"];
 
+/// Client versions whose counters are kept at hand: those of clients that name none, and of etcd's own.
+const USUAL_VERSIONS: [&str; 2] = ["unknown", crate::ETCD_VERSION];
 /// Client versions that are counted by name; more than there will ever be releases in use at once.
 const CLIENT_VERSIONS_MAX: usize = 200;
 /// Longest client version that is counted by name.
@@ -81,6 +84,8 @@ pub(crate) struct Metrics {
     pub(crate) sent_bytes: IntCounter,
     /// Requests by kind and the client's version.
     client_requests: IntCounterVec,
+    /// Some of them, unary ones before streams: looking a label up costs more than counting.
+    usual_requests: [[OnceLock<IntCounter>; USUAL_VERSIONS.len()]; 2],
     /// Versions that have a label value of their own.
     client_versions: Mutex<HashSet<String>>,
     /// Proposals that ended without an answer.
@@ -235,6 +240,7 @@ impl Metrics {
                 "etcd_network_client_grpc_sent_bytes_total",
                 "The total number of bytes sent to grpc clients.",
             ),
+            usual_requests: Default::default(),
             client_requests: counters(
                 r,
                 "etcd_server_client_requests_total",
@@ -393,19 +399,27 @@ impl Metrics {
     /// A call of `method` comes from a client of `version`; what clients can choose must not grow without
     /// end.
     pub(crate) fn client_request(&self, method: Method, version: &str) {
-        let kind = match method.kind() {
-            Kind::Unary => "unary",
-            Kind::ServerStream | Kind::BidiStream => "stream",
-        };
-        let known = ["unknown", crate::ETCD_VERSION].contains(&version) || {
-            let mut versions = self.client_versions.lock();
-            versions.contains(version)
-                || (version.len() <= CLIENT_VERSION_BYTES_MAX
-                    && versions.len() < CLIENT_VERSIONS_MAX
-                    && versions.insert(version.to_owned()))
-        };
-        let version = if known { version } else { "other" };
-        self.client_requests.with_label_values(&[kind, version]).inc();
+        let kind = usize::from(method.kind() != Kind::Unary);
+        match USUAL_VERSIONS.iter().position(|usual| *usual == version) {
+            Some(place) => self.usual_requests[kind][place]
+                .get_or_init(|| self.requests_of(kind, version))
+                .inc(),
+            None => self.requests_of(kind, self.bounded(version)).inc(),
+        }
+    }
+
+    fn requests_of(&self, kind: usize, version: &str) -> IntCounter {
+        self.client_requests.with_label_values(&[["unary", "stream"][kind], version])
+    }
+
+    /// The label value for a version: itself while there are few.
+    fn bounded<'a>(&self, version: &'a str) -> &'a str {
+        let mut versions = self.client_versions.lock();
+        let known = versions.contains(version)
+            || (version.len() <= CLIENT_VERSION_BYTES_MAX
+                && versions.len() < CLIENT_VERSIONS_MAX
+                && versions.insert(version.to_owned()));
+        if known { version } else { "other" }
     }
 
     /// A call of `method` ended.

@@ -20,6 +20,7 @@ use crate::StartError;
 use crate::boot::{self, Booted, Paths};
 use crate::compactor;
 use crate::config::Config;
+use crate::deadline;
 use crate::lane;
 use crate::listen::{self, Bound, Connections, Service, Socket, Stream};
 use crate::shared::{Event, Shared};
@@ -345,6 +346,7 @@ fn spawn_network(
                 spawn_accept(&local, bound, &senders, &stopped);
                 local.spawn_local(compactor::run(Arc::clone(&shared), stopped.clone()));
             }
+            local.spawn_local(deadline::run());
             let answers = Arc::clone(&shared.lanes[number]);
             local.spawn_local(answers.run());
             local.block_on(&runtime, serve_connections(shared, receiver, stopped));

@@ -28,6 +28,7 @@ use tonic::{Code, Status};
 
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::deadline::{Elapsed, within};
 use crate::error::Error;
 use crate::flush::FlushQueue;
 use crate::id::IdGenerator;
@@ -187,15 +188,16 @@ impl Shared {
         let (sender, receiver) = oneshot::channel();
         let waiter = Some(Waiter { lane: lane::current(), sender });
         self.inbox.push(Event::Propose { id, data, waiter });
-        let outcome = if waits_for_removal(field, body) {
-            receiver.await
-        } else {
-            tokio::time::timeout(self.config.request_timeout(), receiver).await.map_err(|_| {
+        let timeout = self.config.request_timeout();
+        let deadline =
+            (!waits_for_removal(field, body)).then(|| tokio::time::Instant::now() + timeout);
+        match within(deadline, receiver).await {
+            Ok(outcome) => outcome.map_err(|_| Error::Stopped),
+            Err(Elapsed) => {
                 self.metrics.proposals_failed.inc();
-                Error::Timeout
-            })?
-        };
-        outcome.map_err(|_| Error::Stopped)
+                Err(Error::Timeout)
+            }
+        }
     }
 
     /// Puts a commit index at or above what is applied on disk.

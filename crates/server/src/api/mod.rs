@@ -8,6 +8,7 @@ mod maintenance;
 mod watch;
 
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,22 +24,28 @@ use tokio::sync::watch as watch_channel;
 use tokio::time::Instant as Deadline;
 use tonic::{Code, Status};
 
+use crate::deadline;
 use crate::error::Error;
 use crate::grpc::{self, Body, Encoding, Framed, MessageReader, Method, Permit, frame};
 use crate::shared::Shared;
 
-/// Answers one gRPC request.
-pub(crate) async fn serve(
+/// An answer on its way. Boxed at its real size: a future as large as the largest method's would be moved
+/// about several times for each request.
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Response<Body>>>>;
+
+/// Answers one gRPC request. What its head says is looked at before the future is made, so that only its body
+/// is kept.
+pub(crate) fn serve(
     shared: Arc<Shared>,
     stopping: Stopping,
     request: Request<Incoming>,
-) -> Response<Body> {
+) -> Answering {
     if let Some(refused) = grpc::refusal(&request) {
-        return refused;
+        return at_once(refused);
     }
     let method = match Method::at(full_path(&request)) {
         Ok(method) => method,
-        Err(status) => return grpc::error(&status),
+        Err(status) => return at_once(grpc::error(&status)),
     };
     shared.metrics.started(method);
     let begun = begin(&shared, method, &request);
@@ -47,17 +54,25 @@ pub(crate) async fn serve(
         Ok((encoding, deadline)) => {
             let call = Call { shared, stopping, method, encoding, deadline, ending };
             let answer_type = grpc::answer_type(request.headers());
-            let mut response = dispatch(call, request).await;
-            if let Some(answer_type) = answer_type {
-                response.headers_mut().insert(CONTENT_TYPE, answer_type);
+            let answering = dispatch(call, request);
+            match answer_type {
+                None => answering,
+                Some(answer_type) => Box::pin(async {
+                    let mut response = answering.await;
+                    response.headers_mut().insert(CONTENT_TYPE, answer_type);
+                    response
+                }),
             }
-            response
         }
         Err(status) => {
             ending.with(status.code());
-            grpc::error(&status)
+            at_once(grpc::error(&status))
         }
     }
+}
+
+fn at_once(response: Response<Body>) -> Answering {
+    Box::pin(std::future::ready(response))
 }
 
 /// Turns true when the server ends.
@@ -131,30 +146,30 @@ pub(crate) struct Call {
     ending: Ending,
 }
 
-async fn dispatch(call: Call, request: Request<Incoming>) -> Response<Body> {
+fn dispatch(call: Call, request: Request<Incoming>) -> Answering {
     match call.method {
-        Method::Range => call.unary(request, kv::range).await,
-        Method::RangeStream => kv::range_stream(call, request).await,
-        Method::Put => call.unary(request, kv::put).await,
-        Method::DeleteRange => call.unary(request, kv::delete_range).await,
-        Method::Txn => call.unary_bytes(request, kv::txn).await,
-        Method::Compact => call.unary(request, kv::compact).await,
-        Method::Watch => watch::watch(call, request),
-        Method::LeaseGrant => call.unary(request, lease::grant).await,
-        Method::LeaseRevoke => call.unary(request, lease::revoke).await,
-        Method::LeaseKeepAlive => lease::keep_alive(call, request),
-        Method::LeaseTimeToLive => call.unary(request, lease::time_to_live).await,
-        Method::LeaseLeases => call.unary(request, lease::leases).await,
-        Method::MemberList => call.unary(request, cluster::member_list).await,
-        Method::Alarm => call.unary(request, maintenance::alarm).await,
-        Method::Status => call.unary(request, maintenance::status).await,
-        Method::Defragment => call.unary(request, maintenance::defragment).await,
-        Method::Hash => call.unary(request, maintenance::hash).await,
-        Method::HashKv => call.unary(request, maintenance::hash_kv).await,
-        Method::MoveLeader => call.unary(request, maintenance::move_leader).await,
-        Method::HealthCheck => call.unary(request, health::check).await,
-        Method::HealthList => call.unary(request, health::list).await,
-        Method::HealthWatch => health::watch(call, request).await,
+        Method::Range => call.unary(request, kv::range),
+        Method::RangeStream => Box::pin(kv::range_stream(call, request)),
+        Method::Put => call.unary(request, kv::put),
+        Method::DeleteRange => call.unary(request, kv::delete_range),
+        Method::Txn => call.unary_bytes(request, kv::txn),
+        Method::Compact => call.unary(request, kv::compact),
+        Method::Watch => at_once(watch::watch(call, request)),
+        Method::LeaseGrant => call.unary(request, lease::grant),
+        Method::LeaseRevoke => call.unary(request, lease::revoke),
+        Method::LeaseKeepAlive => at_once(lease::keep_alive(call, request)),
+        Method::LeaseTimeToLive => call.unary(request, lease::time_to_live),
+        Method::LeaseLeases => call.unary(request, lease::leases),
+        Method::MemberList => call.unary(request, cluster::member_list),
+        Method::Alarm => call.unary(request, maintenance::alarm),
+        Method::Status => call.unary(request, maintenance::status),
+        Method::Defragment => call.unary(request, maintenance::defragment),
+        Method::Hash => call.unary(request, maintenance::hash),
+        Method::HashKv => call.unary(request, maintenance::hash_kv),
+        Method::MoveLeader => call.unary(request, maintenance::move_leader),
+        Method::HealthCheck => call.unary(request, health::check),
+        Method::HealthList => call.unary(request, health::list),
+        Method::HealthWatch => Box::pin(health::watch(call, request)),
         Method::MemberAdd | Method::MemberRemove | Method::MemberUpdate | Method::MemberPromote => {
             call.refuse("membership changes come with clusters")
         }
@@ -165,58 +180,67 @@ async fn dispatch(call: Call, request: Request<Incoming>) -> Response<Body> {
 
 impl Call {
     /// Runs a unary method: reads the one message, calls the handler, answers.
-    async fn unary<M, F>(
+    fn unary<M, F>(
         self,
         request: Request<Incoming>,
-        handler: impl FnOnce(Arc<Shared>, M, Bytes) -> F,
-    ) -> Response<Body>
+        handler: impl FnOnce(Arc<Shared>, M, Bytes) -> F + 'static,
+    ) -> Answering
     where
-        M: Message + Default,
-        F: Future<Output = Result<Framed, Status>>,
+        M: Message + Default + 'static,
+        F: Future<Output = Result<Framed, Status>> + 'static,
     {
         self.unary_bytes(request, |shared, body| async {
             let message = decode(body.clone())?;
             handler(shared, message, body).await
         })
-        .await
     }
 
     /// The same for a handler that decodes by itself.
-    async fn unary_bytes<F>(
+    fn unary_bytes<F>(
         self,
         request: Request<Incoming>,
+        handler: impl FnOnce(Arc<Shared>, Bytes) -> F + 'static,
+    ) -> Answering
+    where
+        F: Future<Output = Result<Framed, Status>> + 'static,
+    {
+        let reader = self.reader(request);
+        Box::pin(async move {
+            let result = self.in_time(self.answer_one(reader, handler)).await;
+            self.finish(result)
+        })
+    }
+
+    async fn answer_one<F>(
+        &self,
+        reader: MessageReader,
         handler: impl FnOnce(Arc<Shared>, Bytes) -> F,
-    ) -> Response<Body>
+    ) -> Result<Framed, Status>
     where
         F: Future<Output = Result<Framed, Status>>,
     {
-        let work = async {
-            // What the message takes counts until it is answered: it waits for the raft thread meanwhile.
-            let (body, _permit) = self.only_body(request).await?;
-            let started = Instant::now();
-            let result = handler(Arc::clone(&self.shared), body).await;
-            let took = started.elapsed();
-            if took > self.shared.config.warning_request {
-                tracing::warn!(took = ?took, method = ?self.method, "request stats");
-            }
-            match (result?, self.encoding) {
-                (message, Encoding::Identity) => Ok(message),
-                (message, Encoding::Gzip) if message.len() <= GZIP_INLINE_BYTES => message.gzip(),
-                (message, Encoding::Gzip) => kv::beside(move || message.gzip()).await,
-            }
-        };
-        let result = self.in_time(work).await;
-        self.finish(result)
+        // What the message takes counts until it is answered: it waits for the raft thread meanwhile.
+        let (body, _permit) = self.only_body(reader).await?;
+        let started = Instant::now();
+        let result = handler(Arc::clone(&self.shared), body).await;
+        let took = started.elapsed();
+        if took > self.shared.config.warning_request {
+            tracing::warn!(took = ?took, method = ?self.method, "request stats");
+        }
+        match (result?, self.encoding) {
+            (message, Encoding::Identity) => Ok(message),
+            (message, Encoding::Gzip) if message.len() <= GZIP_INLINE_BYTES => message.gzip(),
+            (message, Encoding::Gzip) => kv::beside(move || message.gzip()).await,
+        }
     }
 
     /// Ends `work` when the client gives up.
-    async fn in_time<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-        match self.deadline {
-            None => work.await,
-            Some(deadline) => tokio::time::timeout_at(deadline, work)
-                .await
-                .unwrap_or_else(|_| Err(grpc::deadline_exceeded())),
-        }
+    fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, Status>>,
+    ) -> impl Future<Output = Result<T, Status>> {
+        let within = deadline::within(self.deadline, work);
+        async { within.await.unwrap_or_else(|_| Err(grpc::deadline_exceeded())) }
     }
 
     /// The message of a call that takes one and streams its answer.
@@ -237,8 +261,7 @@ impl Call {
         Ok(message)
     }
 
-    async fn only_body(&self, request: Request<Incoming>) -> Result<(Bytes, Permit), Status> {
-        let mut reader = self.reader(request);
+    async fn only_body(&self, mut reader: MessageReader) -> Result<(Bytes, Permit), Status> {
         let body = match reader.next().await {
             Ok(Some(body)) => body,
             // etcd's library gives these two to a unary call as they are, without a code of their own.
@@ -271,8 +294,8 @@ impl Call {
     }
 
     /// Answers a method that etcd has and this version does not.
-    fn refuse(self, why: &str) -> Response<Body> {
-        self.finish(Err(Status::unimplemented(format!("etched: {why}"))))
+    fn refuse(self, why: &str) -> Answering {
+        at_once(self.finish(Err(Status::unimplemented(format!("etched: {why}")))))
     }
 }
 
