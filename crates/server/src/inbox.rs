@@ -42,6 +42,22 @@ impl<E> Inbox<E> {
         }
     }
 
+    /// Adds all of `events` as [`Inbox::push`] adds one; empties it.
+    pub(crate) fn append(&self, events: &mut Vec<E>) {
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            drop(queue);
+            // Not under the lock, see `close`.
+            events.clear();
+            return;
+        }
+        queue.events.append(events);
+        if std::mem::take(&mut queue.asleep) {
+            drop(queue);
+            self.arrived.notify_one();
+        }
+    }
+
     /// Moves all that waits into `batch`, at the latest at `deadline` (then perhaps nothing).
     pub(crate) fn take(&self, batch: &mut Vec<E>, deadline: Option<Instant>) {
         let mut queue = self.queue.lock();
@@ -83,7 +99,12 @@ mod tests {
         let producers: Vec<_> = (0..4)
             .map(|producer| {
                 let inbox = Arc::clone(&inbox);
-                std::thread::spawn(move || (0..5000).for_each(|n| inbox.push((producer, n))))
+                std::thread::spawn(move || {
+                    for n in (0..5000).step_by(5) {
+                        inbox.push((producer, n));
+                        inbox.append(&mut (n + 1..n + 5).map(|n| (producer, n)).collect());
+                    }
+                })
             })
             .collect();
         let (mut batch, mut next, mut seen) = (Vec::new(), [0; 4], 0);
@@ -106,6 +127,9 @@ mod tests {
         inbox.push(Arc::clone(&event));
         inbox.close();
         inbox.push(Arc::clone(&event));
+        let mut more = vec![Arc::clone(&event)];
+        inbox.append(&mut more);
+        assert!(more.is_empty());
         assert_eq!(Arc::strong_count(&event), 1);
     }
 

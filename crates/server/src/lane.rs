@@ -1,14 +1,21 @@
-//! How answers come back to the network threads.
+//! How proposals leave a network thread, and how answers come back to it: both many at a time.
 //!
-//! The raft thread hands all answers of a batch that belong to one network thread over as one message;
-//! a task there completes the single requests. So a batch costs one wake-up across threads for each
-//! network thread, not one for each request.
+//! ```text
+//! tasks of the thread ──propose──> outgoing ──once all that were ready have run──> Inbox ──> raft thread
+//! tasks of the thread <──complete── Lane::run <────────one message a batch────────────────────────┘
+//! ```
+//! So a batch costs one wake-up across threads each way, not one for each request, and the first request
+//! of many that came in together does not start a batch of its own.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
+
+use crate::inbox::Inbox;
+use crate::shared::Event;
 
 /// The way back to one network thread.
 #[derive(Debug)]
@@ -43,15 +50,70 @@ impl<T> Lane<T> {
 }
 
 thread_local! {
-    static LANE: RefCell<usize> = const { RefCell::new(0) };
+    static LANE: Cell<usize> = const { Cell::new(0) };
+    static OUTGOING: Outgoing = Outgoing::default();
+}
+
+/// Proposals of this thread that wait for its other tasks to run.
+#[derive(Default)]
+struct Outgoing {
+    events: RefCell<Vec<Event>>,
+    wake: Rc<Notify>,
 }
 
 /// Says which lane belongs to this thread.
 pub(crate) fn set_current(lane: usize) {
-    LANE.with_borrow_mut(|current| *current = lane);
+    LANE.set(lane);
 }
 
 /// The lane of this thread.
 pub(crate) fn current() -> usize {
-    LANE.with_borrow(|lane| *lane)
+    LANE.get()
+}
+
+/// Sends a proposal on its way; [`run_outgoing`] has to run on this thread.
+pub(crate) fn propose(event: Event) {
+    OUTGOING.with(|outgoing| {
+        let mut events = outgoing.events.borrow_mut();
+        if events.is_empty() {
+            // The task that hands over comes behind all that are ready now.
+            outgoing.wake.notify_one();
+        }
+        events.push(event);
+    });
+}
+
+/// Hands this thread's proposals over, for ever. At most what the ready tasks of one turn of the thread proposed is
+/// under way.
+pub(crate) async fn run_outgoing(inbox: &Inbox<Event>) {
+    let wake = OUTGOING.with(|outgoing| Rc::clone(&outgoing.wake));
+    loop {
+        wake.notified().await;
+        OUTGOING.with(|outgoing| inbox.append(&mut outgoing.events.borrow_mut()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proposals_of_tasks_that_were_ready_together_are_one_batch() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let local = tokio::task::LocalSet::new();
+        let inbox = Rc::new(Inbox::new());
+        let handed = Rc::clone(&inbox);
+        local.spawn_local(async move { run_outgoing(&handed).await });
+        for _ in 0..3 {
+            local.spawn_local(async { propose(Event::Wake) });
+        }
+        local.block_on(&runtime, async {
+            let mut batch = Vec::new();
+            while batch.is_empty() {
+                tokio::task::yield_now().await;
+                inbox.take(&mut batch, Some(std::time::Instant::now()));
+            }
+            assert_eq!(batch.len(), 3);
+        });
+    }
 }

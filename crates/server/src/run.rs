@@ -347,6 +347,8 @@ fn spawn_network(
                 local.spawn_local(compactor::run(Arc::clone(&shared), stopped.clone()));
             }
             local.spawn_local(deadline::run());
+            let outgoing = Arc::clone(&shared);
+            local.spawn_local(async move { lane::run_outgoing(&outgoing.inbox).await });
             let answers = Arc::clone(&shared.lanes[number]);
             local.spawn_local(answers.run());
             local.block_on(&runtime, serve_connections(shared, receiver, stopped));

@@ -187,7 +187,7 @@ impl Shared {
         }
         let (sender, receiver) = oneshot::channel();
         let waiter = Some(Waiter { lane: lane::current(), sender });
-        self.inbox.push(Event::Propose { id, data, waiter });
+        lane::propose(Event::Propose { id, data, waiter });
         let timeout = self.config.request_timeout();
         let deadline =
             (!waits_for_removal(field, body)).then(|| tokio::time::Instant::now() + timeout);
