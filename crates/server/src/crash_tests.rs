@@ -163,7 +163,7 @@ fn with_member<T>(
         .build()
         .expect("a runtime without network");
     let local = LocalSet::new();
-    local.spawn_local(Arc::clone(&shared.lanes[0]).run());
+    crate::lane::set_up(&local, &shared, 0);
     let result = local.block_on(&runtime, work(Arc::clone(&shared), end));
     shared.flush.stop();
     let [engine, flusher] = threads;
@@ -341,7 +341,7 @@ fn with_the_memory_full_alarms_and_deletes_pass_and_an_abandoned_put_is_forgotte
     let engine = std::thread::spawn(move || engine.run());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let local = LocalSet::new();
-    local.spawn_local(Arc::clone(&shared.lanes[0]).run());
+    crate::lane::set_up(&local, &shared, 0);
     local.block_on(&runtime.expect("a runtime without network"), async {
         let put = |length: usize| {
             let (key, value) = ("k".into(), vec![b'v'; length].into());

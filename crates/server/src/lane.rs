@@ -13,9 +13,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::LocalSet;
 
+use crate::deadline;
 use crate::inbox::Inbox;
-use crate::shared::Event;
+use crate::shared::{Event, Shared};
 
 /// The way back to one network thread.
 #[derive(Debug)]
@@ -36,7 +38,7 @@ impl<T> Lane<T> {
     }
 
     /// Completes requests on the thread that runs this, for ever.
-    pub(crate) async fn run(self: Arc<Self>) {
+    async fn run(self: Arc<Self>) {
         let mut batch = Vec::new();
         loop {
             self.wake.notified().await;
@@ -61,9 +63,13 @@ struct Outgoing {
     wake: Rc<Notify>,
 }
 
-/// Says which lane belongs to this thread.
-pub(crate) fn set_current(lane: usize) {
-    LANE.set(lane);
+/// Makes this thread the network thread of lane `number`: what requests need of it runs on `local` from now on.
+pub(crate) fn set_up(local: &LocalSet, shared: &Arc<Shared>, number: usize) {
+    LANE.set(number);
+    local.spawn_local(deadline::run());
+    local.spawn_local(Arc::clone(&shared.lanes[number]).run());
+    let shared = Arc::clone(shared);
+    local.spawn_local(async move { run_outgoing(&shared.inbox).await });
 }
 
 /// The lane of this thread.
@@ -71,7 +77,7 @@ pub(crate) fn current() -> usize {
     LANE.get()
 }
 
-/// Sends a proposal on its way; [`run_outgoing`] has to run on this thread.
+/// Sends a proposal on its way, from a thread that is [`set_up`].
 pub(crate) fn propose(event: Event) {
     OUTGOING.with(|outgoing| {
         let mut events = outgoing.events.borrow_mut();
@@ -85,7 +91,7 @@ pub(crate) fn propose(event: Event) {
 
 /// Hands this thread's proposals over, for ever. At most what the ready tasks of one turn of the thread proposed is
 /// under way.
-pub(crate) async fn run_outgoing(inbox: &Inbox<Event>) {
+async fn run_outgoing(inbox: &Inbox<Event>) {
     let wake = OUTGOING.with(|outgoing| Rc::clone(&outgoing.wake));
     loop {
         wake.notified().await;
@@ -100,7 +106,7 @@ mod tests {
     #[test]
     fn proposals_of_tasks_that_were_ready_together_are_one_batch() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let local = tokio::task::LocalSet::new();
+        let local = LocalSet::new();
         let inbox = Rc::new(Inbox::new());
         let handed = Rc::clone(&inbox);
         local.spawn_local(async move { run_outgoing(&handed).await });

@@ -41,6 +41,9 @@ pub use run::{Handle, report_damage_on_panic, run, start};
 /// Version of etcd whose behaviour this server has.
 pub const ETCD_VERSION: &str = "3.7.1";
 
+/// Version that its clients give as that of the API they speak.
+const API_VERSION: &str = "3.7";
+
 /// The cluster version a lone member sets.
 fn cluster_version() -> String {
     "3.7.0".to_owned()

@@ -59,7 +59,7 @@ pub(crate) const OPERATIONS: [&str; 11] = [
 const SUCCESS: [&str; 2] = ["false", "true"];
 
 /// Client versions whose counters are kept at hand: those of clients that name none, and of etcd's own.
-const USUAL_VERSIONS: [&str; 2] = ["unknown", crate::ETCD_VERSION];
+const USUAL_VERSIONS: [&str; 2] = ["unknown", crate::API_VERSION];
 /// Client versions that are counted by name; more than there will ever be releases in use at once.
 const CLIENT_VERSIONS_MAX: usize = 200;
 /// Longest client version that is counted by name.

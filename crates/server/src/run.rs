@@ -20,7 +20,6 @@ use crate::StartError;
 use crate::boot::{self, Booted, Paths};
 use crate::compactor;
 use crate::config::Config;
-use crate::deadline;
 use crate::lane;
 use crate::listen::{self, Bound, Connections, Service, Socket, Stream};
 use crate::shared::{Event, Shared};
@@ -340,17 +339,12 @@ fn spawn_network(
         let (shared, stopped) = (Arc::clone(shared), stopped.clone());
         let accepting = bound.take();
         handles.push(spawn(&format!("network-{number}"), move || {
-            lane::set_current(number);
             let local = LocalSet::new();
+            lane::set_up(&local, &shared, number);
             if let Some((bound, senders)) = accepting {
                 spawn_accept(&local, bound, &senders, &stopped);
                 local.spawn_local(compactor::run(Arc::clone(&shared), stopped.clone()));
             }
-            local.spawn_local(deadline::run());
-            let outgoing = Arc::clone(&shared);
-            local.spawn_local(async move { lane::run_outgoing(&outgoing.inbox).await });
-            let answers = Arc::clone(&shared.lanes[number]);
-            local.spawn_local(answers.run());
             local.block_on(&runtime, serve_connections(shared, receiver, stopped));
             runtime.shutdown_timeout(CONNECTIONS_TIMEOUT);
         }));
