@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"sync/atomic"
@@ -15,10 +16,10 @@ import (
 // How long after the last write an event may still come.
 const eventsLate = 30 * time.Second
 
-// stream is one Watch stream; clientv3 would put all watchers of a connection on one, so it is the
-// generated client that is used here.
+// stream is one Watch stream; clientv3 would put all watchers of a connection on one.
 type stream struct {
-	calls   pb.Watch_WatchClient
+	calls   grpc.ClientStream
+	message message
 	latency histogram
 }
 
@@ -26,8 +27,8 @@ type stream struct {
 func (b *bench) openStreams(ctx context.Context) ([]*stream, error) {
 	opened := make([]*stream, b.streams)
 	for i := range opened {
-		client := pb.NewWatchClient(b.conn(i).ActiveConnection())
-		calls, err := client.Watch(ctx, grpc.MaxCallRecvMsgSize(math.MaxInt32))
+		calls, err := b.conn(i).ActiveConnection().NewStream(ctx, &pb.Watch_ServiceDesc.Streams[0],
+			pb.Watch_Watch_FullMethodName, grpc.ForceCodecV2(watchCodec{}), grpc.MaxCallRecvMsgSize(math.MaxInt32))
 		if err != nil {
 			return nil, err
 		}
@@ -37,18 +38,32 @@ func (b *bench) openStreams(ctx context.Context) ([]*stream, error) {
 }
 
 func (s *stream) ask(create *pb.WatchCreateRequest) error {
-	return s.calls.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}})
+	return s.calls.SendMsg(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}})
+}
+
+// receive waits for a message and hands its events over.
+func (s *stream) receive(each func(event) error) error {
+	if err := s.calls.RecvMsg(&s.message); err != nil {
+		return err
+	}
+	if err := s.message.read(each); err != nil {
+		return err
+	}
+	if s.message.canceled {
+		return fmt.Errorf("a watcher was cancelled: %s", s.message.reason)
+	}
+	return nil
 }
 
 // created waits until that many watchers of the stream are there.
 func (s *stream) created(watchers int) error {
 	for range watchers {
-		answer, err := s.calls.Recv()
-		if err != nil {
+		early := func(e event) error { return fmt.Errorf("an event of revision %d before its watcher", e.revision) }
+		if err := s.receive(early); err != nil {
 			return err
 		}
-		if !answer.Created || answer.Canceled {
-			return fmt.Errorf("a watcher was not created: %s", answer.CancelReason)
+		if !s.message.created {
+			return errors.New("a watcher was not created")
 		}
 	}
 	return nil
@@ -133,18 +148,16 @@ func runWatch(ctx context.Context, b *bench) error {
 // follow takes what the stream sends, to its end, which is an error of its own.
 func (s *stream) follow(began time.Time, received *atomic.Int64) error {
 	for {
-		answer, err := s.calls.Recv()
+		events := int64(0)
+		err := s.receive(func(e event) error {
+			s.latency.add(time.Since(began) - time.Duration(binary.LittleEndian.Uint64(e.value)))
+			events++
+			return nil
+		})
 		if err != nil {
 			return err
 		}
-		if answer.Canceled {
-			return fmt.Errorf("a watcher was cancelled: %s", answer.CancelReason)
-		}
-		now := time.Since(began)
-		for _, event := range answer.Events {
-			s.latency.add(now - time.Duration(binary.LittleEndian.Uint64(event.Kv.Value)))
-		}
-		received.Add(int64(len(answer.Events)))
+		received.Add(events)
 	}
 }
 
@@ -233,18 +246,15 @@ func (b *bench) catchUp(ctx context.Context) (int64, error) {
 // reach takes events up to a revision. Each put made one, so none may be missing and none come twice.
 func (s *stream) reach(next, last int64) error {
 	for next <= last {
-		answer, err := s.calls.Recv()
-		if err != nil {
-			return err
-		}
-		if answer.Canceled {
-			return fmt.Errorf("a watcher was cancelled: %s", answer.CancelReason)
-		}
-		for _, event := range answer.Events {
-			if event.Kv.ModRevision != next {
-				return fmt.Errorf("the event of revision %d came, not that of %d", event.Kv.ModRevision, next)
+		err := s.receive(func(e event) error {
+			if e.revision != next {
+				return fmt.Errorf("the event of revision %d came, not that of %d", e.revision, next)
 			}
 			next++
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
