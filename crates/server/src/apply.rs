@@ -21,6 +21,9 @@ use crate::error::Error;
 use crate::request::{self, Request};
 use crate::shared::{Answer, Outcome, Shared, Waiter};
 
+/// Row of the table `meta`: the compaction up to which all records are removed.
+pub(crate) const FINISHED: &[u8] = b"finishedCompactRev";
+
 /// What an entry gave, and who is to hear of it when that is not at once.
 pub(crate) enum Applying {
     /// The outcome is known.
@@ -333,7 +336,7 @@ impl Applier {
         let changes = self.store.take_changes();
         if let Some(floor) = changes.scheduled {
             self.shared.hub.compacted(floor).wake_all();
-            self.compaction_row("scheduledCompactRev", floor);
+            self.compaction_row(b"scheduledCompactRev", floor);
         }
         self.bytes += changes.records.iter().map(|(_, record)| record.bytes.len()).sum::<usize>();
         let mut step = std::mem::take(&mut self.step);
@@ -356,7 +359,7 @@ impl Applier {
         self.shared.metrics.compaction_keys.inc_by(sweep.dropped.len() as u64);
         self.step.removed.extend(sweep.dropped);
         if let Some(finished) = sweep.finished {
-            self.compaction_row("finishedCompactRev", finished);
+            self.compaction_row(FINISHED, finished);
             self.removed.append(&mut self.compacting);
             self.unswept = self.unswept.filter(|floor| *floor > finished);
             self.shared.mark_compacted(finished);
@@ -364,12 +367,12 @@ impl Applier {
         true
     }
 
-    fn compaction_row(&mut self, name: &'static str, revision: i64) {
+    fn compaction_row(&mut self, name: &'static [u8], revision: i64) {
         let mut value = [0; 17];
         value[..8].copy_from_slice(&revision.to_be_bytes());
         value[8] = b'_';
         let value = Bytes::copy_from_slice(&value);
-        self.step.rows.push((Table::Meta, Bytes::from_static(name.as_bytes()), Some(value)));
+        self.step.rows.push((Table::Meta, Bytes::from_static(name), Some(value)));
     }
 
     /// Hashes of compactions that wait to be computed beside.

@@ -273,6 +273,7 @@ fn wal_options(config: &Config) -> etched_wal::Options {
         segment_bytes: config.log_segment_bytes,
         sync: !config.unsafe_no_fsync,
         wait_for_lock: false,
+        beside: true,
     }
 }
 

@@ -132,7 +132,7 @@ impl Default for Config {
             cache_bytes: 32 << 20,
             log_segment_bytes: etched_wal::SEGMENT_BYTES,
             checkpoint_log_bytes: 64 << 20,
-            commit_bytes: 4 << 20,
+            commit_bytes: 1 << 20,
             reuse_port: false,
             cors: None,
             host_whitelist: None,

@@ -173,19 +173,38 @@ fn with_member<T>(
     result
 }
 
-/// Puts and compacts until the disk crashes or enough is done.
+/// Puts, compacts and defragments until the disk crashes or enough is done.
 async fn write(
     shared: Arc<Shared>,
-    mut end: watch::Receiver<bool>,
+    end: watch::Receiver<bool>,
     rng: &mut Rng,
     done: &mut Acknowledged,
 ) {
+    let mut copies = Vec::new();
+    write_beside(&shared, end, rng, done, &mut copies).await;
+    for copy in copies {
+        // Refused or not, it must have left the disk before the next start.
+        let _ = copy.await.expect("a defragmentation does not panic");
+    }
+}
+
+async fn write_beside(
+    shared: &Arc<Shared>,
+    mut end: watch::Receiver<bool>,
+    rng: &mut Rng,
+    done: &mut Acknowledged,
+    copies: &mut Vec<tokio::task::JoinHandle<Result<(), tonic::Status>>>,
+) {
     for number in 0..120 {
+        if number % 40 == 30 {
+            let copy = crate::defragment::run(Arc::clone(shared));
+            copies.push(tokio::task::spawn_local(copy));
+        }
         let revision = shared.reader.current_revision();
         if number % 25 == 24 && revision > done.compacted + 10 {
             let target = revision - 5;
             let request = pb::CompactionRequest { revision: target, physical: number % 2 == 0 };
-            let compact = propose(&shared, Field::Compaction, &request);
+            let compact = propose(shared, Field::Compaction, &request);
             let outcome = tokio::select! {
                 outcome = compact => outcome,
                 _ = end.wait_for(|ended| *ended) => return,
@@ -202,7 +221,7 @@ async fn write(
             value: value.clone().into(),
             ..Default::default()
         };
-        let put = propose(&shared, Field::Put, &put);
+        let put = propose(shared, Field::Put, &put);
         let outcome = tokio::select! {
             outcome = put => outcome,
             _ = end.wait_for(|ended| *ended) => return,

@@ -34,7 +34,7 @@ const FULL_LOG_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of proposals that make a batch full: the rest waits for the next one, so that a few hundred large
 /// values neither double in memory at once nor keep the first of them waiting for the last.
 const BATCH_BYTES_MAX: usize = 16 << 20;
-/// Pause of a compaction while a reader is below its floor.
+/// Pause of a compaction while a reader is below its floor, or while the flusher has enough to remove.
 const BLOCKED_SWEEP_PAUSE: Duration = Duration::from_millis(50);
 
 /// One member's replication and state.
@@ -311,6 +311,7 @@ impl<D: Disk> Engine<D> {
     fn run_hash_job(&self, job: etched_mvcc::HashJob) {
         let shared = Arc::clone(&self.shared);
         let work = move || {
+            crate::background::step_back();
             if let Err(error) = job.run() {
                 tracing::error!(error = %error, "failed to hash the compacted revision");
             }
@@ -324,7 +325,9 @@ impl<D: Disk> Engine<D> {
 
     /// Prunes one slice of history; the next one comes after a pause, so that requests hardly notice.
     fn sweep(&mut self, now: Instant) -> Result<(), Fatal> {
-        let pause = if self.applier.sweep() {
+        let pause = if self.shared.flush.removes_enough() {
+            BLOCKED_SWEEP_PAUSE
+        } else if self.applier.sweep() {
             self.applier.finish_batch(self.applied, self.node.wal_bytes())?;
             self.shared.config.compaction_pause
         } else {

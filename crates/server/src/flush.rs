@@ -11,7 +11,7 @@
 //! 3. The log is shortened only below a durable checkpoint.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use etched_mvcc::Flushed;
@@ -21,10 +21,12 @@ use etched_wal::SnapshotMark;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
+use crate::background::Pace;
+use crate::removals::{self, Removals};
 use crate::shared::{Event, Shared, Waiter};
 
 /// Removed records after which a checkpoint is due: until then their room is not used again.
-const CHECKPOINT_REMOVED: usize = 50_000;
+const CHECKPOINT_REMOVED: usize = 100_000;
 /// How long changes may wait for company.
 const COMMIT_DELAY: Duration = Duration::from_secs(2);
 /// Time after which a checkpoint is due when anything changed, so that a quiet server restarts at once.
@@ -40,6 +42,10 @@ pub(crate) struct FlushQueue {
     state: Mutex<State>,
     changed: Condvar,
     conf_state: Mutex<Option<ConfState>>,
+    /// Removed records that are still in the file.
+    removing: AtomicUsize,
+    /// Held by the one defragmentation there may be.
+    defragmenting: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -73,11 +79,14 @@ impl FlushQueue {
             state: Mutex::default(),
             changed: Condvar::new(),
             conf_state: Mutex::default(),
+            removing: AtomicUsize::new(0),
+            defragmenting: Arc::default(),
         }
     }
 
     /// Adds the changes of an applied batch.
     pub(crate) fn push(&self, step: Commit, bytes: usize, log_bytes: u64, waiters: Vec<Waiter>) {
+        self.removing.fetch_add(step.removed.len(), Ordering::Relaxed);
         let mut state = self.state.lock();
         let commit = &mut state.commit;
         commit.applied = step.applied;
@@ -109,9 +118,24 @@ impl FlushQueue {
         self.changed.notify_one();
     }
 
+    /// Whether as many removed records wait as may: the sweep has to wait as well.
+    pub(crate) fn removes_enough(&self) -> bool {
+        self.removing.load(Ordering::Relaxed) >= removals::WAITING_MAX
+    }
+
     /// Membership as of the last commit.
     pub(crate) fn conf_state(&self) -> Option<ConfState> {
         self.conf_state.lock().clone()
+    }
+
+    /// The turns of those who defragment.
+    pub(crate) const fn defragmenting(&self) -> &Arc<tokio::sync::Mutex<()>> {
+        &self.defragmenting
+    }
+
+    /// Whether [`Self::stop`] was called.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.state.lock().stop
     }
 
     /// Nothing more comes: write all and end.
@@ -120,8 +144,8 @@ impl FlushQueue {
         self.changed.notify_one();
     }
 
-    /// Waits until a commit is worth it; the commit, and whether it is the last.
-    fn next(&self, checkpoint_at: Option<Instant>) -> (State, bool) {
+    /// Waits until a commit is worth it or it is time; the commit, and whether it is the last.
+    fn next(&self, wake_at: Option<Instant>) -> (State, bool) {
         let mut state = self.state.lock();
         loop {
             let freed = std::mem::take(&mut state.freed);
@@ -135,10 +159,10 @@ impl FlushQueue {
             {
                 break;
             }
-            if checkpoint_at.is_some_and(|at| at <= now) {
+            if wake_at.is_some_and(|at| at <= now) {
                 break;
             }
-            match [due, checkpoint_at].into_iter().flatten().min() {
+            match [due, wake_at].into_iter().flatten().min() {
                 None => self.changed.wait(&mut state),
                 Some(deadline) => {
                     self.changed.wait_until(&mut state, deadline);
@@ -194,6 +218,9 @@ pub(crate) struct Flusher {
     /// Log written at the last checkpoint.
     checkpoint_log_bytes: u64,
     log_bytes: u64,
+    removals: Removals,
+    /// When the next slice of them may go.
+    next_removal: Instant,
     /// Records removed since the last checkpoint.
     removed: usize,
     /// When the first change after the last checkpoint was committed.
@@ -213,6 +240,8 @@ impl Flusher {
             conf_state,
             checkpoint_log_bytes: 0,
             log_bytes: 0,
+            removals: Removals::default(),
+            next_removal: Instant::now(),
             removed: 0,
             unsafe_since: None,
         }
@@ -225,7 +254,10 @@ impl Flusher {
     pub(crate) fn run(mut self) -> Result<(), StorageError> {
         loop {
             let checkpoint_at = self.unsafe_since.map(|since| since + CHECKPOINT_DELAY);
-            let (state, stop) = self.shared.flush.next(checkpoint_at);
+            let removal_at = (!self.removals.is_empty()).then_some(self.next_removal);
+            let wake_at = [checkpoint_at, removal_at].into_iter().flatten().min();
+            let (mut state, stop) = self.shared.flush.next(wake_at);
+            self.take_removals(&mut state, stop);
             let logged = state.log_bytes.max(self.log_bytes);
             let due = logged - self.checkpoint_log_bytes >= self.shared.config.checkpoint_log_bytes
                 || self.removed >= CHECKPOINT_REMOVED
@@ -241,35 +273,56 @@ impl Flusher {
         }
     }
 
+    /// Puts the next slice of removals into the commit, if it is time for one.
+    fn take_removals(&mut self, state: &mut State, stop: bool) {
+        let commit = &mut state.commit;
+        self.removals.add(std::mem::take(&mut commit.removed), &mut commit.rows);
+        self.removals.wait(std::mem::take(&mut state.waiters));
+        // At the end what is left waits for the next start, which finds the compaction unfinished.
+        let due = if stop { self.removals.is_short() } else { self.next_removal <= Instant::now() };
+        if due {
+            commit.removed = self.removals.take(&mut commit.rows);
+        }
+    }
+
     /// False when the raft thread is gone, which ends the flusher: what is in the log will be replayed.
     fn commit(&mut self, mut state: State, durability: Durability) -> Result<bool, StorageError> {
-        let nothing_new = state.since.is_none();
-        if nothing_new {
+        if state.since.is_none() {
             state.commit.applied = self.applied;
             state.log_bytes = self.log_bytes;
         }
+        let removes = !state.commit.removed.is_empty() || !state.commit.rows.is_empty();
+        let nothing_new = state.since.is_none() && !removes;
         if nothing_new && (durability == Durability::Buffered || self.unsafe_since.is_none()) {
             tell(state.committed);
+            self.answer_removed();
             return Ok(true);
         }
-        if durability == Durability::Checkpoint && !self.sync_commit() {
+        // Invariant 2. Without the raft thread, what is in the log will be replayed.
+        if durability == Durability::Checkpoint && !self.shared.sync_commit() {
             return Ok(false);
         }
-        let started = Instant::now();
+        let (started, mut pace) = (Instant::now(), Pace::new(&self.shared));
         if let Err(error) = self.shared.storage.commit(&state.commit, durability) {
+            let Commit { removed, rows, .. } = &mut state.commit;
+            self.removals.put_back(removed, rows);
             self.shared.flush.put_back(state);
             return Err(error);
         }
         self.shared.metrics.backend_commit.observe(started.elapsed().as_secs_f64());
+        if !state.commit.removed.is_empty() {
+            self.next_removal = Instant::now() + pace.rest(&self.shared);
+        }
         self.committed(state, durability);
         Ok(true)
     }
 
     fn committed(&mut self, state: State, durability: Durability) {
-        let State { commit, waiters, committed, log_bytes, .. } = state;
+        let State { commit, committed, log_bytes, .. } = state;
         self.applied = commit.applied;
         self.log_bytes = log_bytes;
         self.removed += commit.removed.len();
+        self.shared.flush.removing.fetch_sub(commit.removed.len(), Ordering::Relaxed);
         self.conf_state = commit.conf_state.or(self.conf_state.take());
         self.shared.flush.conf_state.lock().clone_from(&self.conf_state);
         let sizes = self.shared.storage.sizes().unwrap_or_default();
@@ -278,9 +331,7 @@ impl Flusher {
         if let Some((revision, _)) = commit.records.last() {
             self.shared.inbox.push(Event::Flushed(*revision));
         }
-        if !waiters.is_empty() {
-            self.shared.inbox.push(Event::Removed(waiters));
-        }
+        self.answer_removed();
         if durability == Durability::Buffered {
             self.unsafe_since.get_or_insert_with(Instant::now);
             return;
@@ -296,11 +347,12 @@ impl Flusher {
         self.shared.inbox.push(Event::Checkpointed(mark));
     }
 
-    /// Invariant 2; false when the raft thread has ended.
-    fn sync_commit(&self) -> bool {
-        let (done, wait) = oneshot::channel();
-        self.shared.inbox.push(Event::SyncCommit(done));
-        wait.blocking_recv().is_ok()
+    /// Answers physical compactions of which nothing is left in the file.
+    fn answer_removed(&mut self) {
+        let waiters = self.removals.take_waiters();
+        if !waiters.is_empty() {
+            self.shared.inbox.push(Event::Removed(waiters));
+        }
     }
 
     /// A full disk is the operator's to mend; meanwhile puts are refused and memory does not grow.

@@ -10,6 +10,7 @@
 
 mod api;
 mod apply;
+mod background;
 mod boot;
 mod cluster;
 mod compactor;
@@ -17,6 +18,7 @@ mod config;
 #[cfg(test)]
 mod crash_tests;
 mod deadline;
+mod defragment;
 mod engine;
 mod error;
 mod flush;
@@ -29,6 +31,7 @@ mod lane;
 mod listen;
 mod metrics;
 mod quota;
+mod removals;
 mod request;
 mod run;
 mod shared;

@@ -200,14 +200,11 @@ impl Shared {
         }
     }
 
-    /// Puts a commit index at or above what is applied on disk.
-    ///
-    /// # Errors
-    /// [`Error::Stopped`] when the raft thread has ended.
-    pub(crate) async fn sync_commit(&self) -> Result<(), Error> {
+    /// Puts a commit index at or above what is applied on disk; false when the raft thread has ended. Blocks.
+    pub(crate) fn sync_commit(&self) -> bool {
         let (done, wait) = oneshot::channel();
         self.inbox.push(Event::SyncCommit(done));
-        wait.await.map_err(|_| Error::Stopped)
+        wait.blocking_recv().is_ok()
     }
 
     /// The answer of an outcome, or its refusal as a status.

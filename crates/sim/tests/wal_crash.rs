@@ -13,8 +13,8 @@ use etched_wal::{Contents, Entry, EntryKind, HardState, Options, SnapshotMark, W
 const DIR: &str = "/data/member/wal";
 const METADATA: &[u8] = b"\x08\x01\x10\x02";
 
-fn options() -> Options {
-    Options { segment_bytes: 8 << 10, ..Options::default() }
+fn options(model: &Model) -> Options {
+    Options { segment_bytes: 8 << 10, beside: model.beside, ..Options::default() }
 }
 
 /// What goes through `Wal::save` and `Wal::save_snapshot`, one record each.
@@ -31,6 +31,8 @@ struct Model {
     records: Vec<Record>,
     /// So many of them are durable for sure.
     durable: usize,
+    /// Segments come and go on threads beside.
+    beside: bool,
 }
 
 /// What the records add up to.
@@ -169,12 +171,12 @@ fn start(disk: &SimDisk, model: &mut Model) -> Result<Wal<SimDisk>, etched_wal::
     if !exists(disk, dir)? {
         assert_eq!(model.durable, 0, "the whole log is gone");
         model.records.clear();
-        let wal = Wal::create(disk.clone(), dir, METADATA, &options())?;
+        let wal = Wal::create(disk.clone(), dir, METADATA, &options(model))?;
         return Ok(wal);
     }
     let marks = etched_wal::valid_snapshots(disk, dir)?;
     let at = marks.iter().max_by_key(|mark| mark.index).expect("a log has a mark").clone();
-    let (wal, contents) = Wal::open(disk.clone(), dir, &at, &options())?;
+    let (wal, contents) = Wal::open(disk.clone(), dir, &at, &options(model))?;
     assert_eq!(contents.metadata, METADATA);
     model.check_recovered(&at, &contents).unwrap_or_else(|error| panic!("{error}"));
     Ok(wal)
@@ -243,7 +245,8 @@ fn a_crash_at_each_step_keeps_all_that_was_durable_and_invents_nothing() {
 fn a_log_lives_through_many_crashes_also_while_it_opens() {
     for seed in 0..150 {
         let mut rng = Rng::new(seed);
-        let (disk, mut model) = (SimDisk::new(), Model::default());
+        let beside = seed % 2 == 1;
+        let (disk, mut model) = (SimDisk::new(), Model { beside, ..Model::default() });
         for _ in 0..12 {
             // Few operations: the crash comes while the log opens or repairs itself.
             let operations = if rng.chance(40) { rng.below(8) } else { rng.below(80) };

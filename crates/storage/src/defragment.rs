@@ -1,118 +1,266 @@
 //! Giving free pages back to the disk: the live rows go into a new file, which takes the old one's
-//! place.
+//! place, while commits and reads go on.
 //!
 //! ```text
-//! checkpoint -> copy of the view -> sync -> rename + sync of the folder -> publish
-//!               (readers go on with the old file, commits wait)
+//! begin ──> step, step, ... ──────────────> finish
+//!           newest view, from where the     commits wait: the last step, log synced,
+//!           copy ends; then what was        sync ──> rename + sync of the folder ──> publish
+//!           removed or changed behind it
 //! ```
-//! A crash before the rename leaves the old file, and a copy that the next open removes.
+//! Invariant: after a step, the copy holds what the view of that step does of all records below
+//! `from`, and every other row. So a copy whose `from` is behind the last record is that view.
+//!
+//! A crash before the rename leaves the old file, and a copy that the next open removes; after it,
+//! the file stands at the index of the last step, as after a checkpoint.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{
+    ops::{ControlFlow, Range},
+    sync::{Arc, MutexGuard, PoisonError},
+};
 
+use bytes::Bytes;
 use etched_mvcc::Revision;
 
 use crate::{
     codec::State,
     error::{Error, Result},
-    file::{OpenFile, append_records, change_rows, put_state},
+    file::{OpenFile, append_records, change_rows, put_state, remove_records},
+    guard::Guard,
     storage::{Storage, Writer},
     types::{Durability, Table},
     view::View,
 };
 
-/// Bytes of records that go over in one transaction.
-const BATCH_BYTES: usize = 8 << 20;
+/// Bytes that go over in one step when nobody is in the way.
+const STEP_BYTES: usize = 8 << 20;
+
+/// What commits did behind the end of the copy since its last step.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    pub(crate) removed: Vec<Revision>,
+    pub(crate) rows: Vec<(Table, Bytes, Option<Bytes>)>,
+}
+
+/// A copy in the making. Dropped before its end it leaves everything as it was.
+///
+/// Between steps it holds no lock and no view, so that the pages commits free are used again.
+#[derive(Debug)]
+pub struct Defragmentation<'s> {
+    storage: &'s Storage,
+    file: Arc<OpenFile>,
+    state: State,
+    /// The records below are copied.
+    from: Revision,
+    /// Rows of other tables are copied as well.
+    rows: bool,
+    /// A commit took a copy's place: there is nothing to clear away.
+    installed: bool,
+    _turn: MutexGuard<'s, ()>,
+}
+
+/// A slice of records on its way.
+#[derive(Default)]
+struct Slice {
+    bytes: Vec<u8>,
+    places: Vec<(Revision, bool, Range<usize>)>,
+}
 
 impl Storage {
-    /// Writes all live rows into a new file and puts it in the place of this one. Commits wait;
-    /// readers do not. Starts with a checkpoint, so [`Storage::commit`]'s rule on the log's
-    /// HardState holds for it too.
+    /// Writes all live rows into a new file and puts it in the place of this one, without a pause.
+    /// The log must hold a synced HardState as for a checkpoint, see [`Storage::commit`].
     ///
     /// # Errors
-    /// As [`Storage::commit`]. The old file stays in use then, unless it is what failed.
+    /// As [`Defragmentation::step`] and [`Defragmentation::finish`].
     pub fn defragment(&self) -> Result<()> {
-        self.guard.check()?;
-        let mut writer = self.writer();
-        self.checkpoint(&mut writer)?;
-        let room = self.medium.room().map_err(|error| self.guard.io("stat", error))?;
-        let view = self.view();
-        if room.available < view.live_bytes() + self.options.cache_bytes as u64 {
-            return Err(Error::NoSpace { file: self.guard.file(), usable: true });
-        }
-        let copied = self.copy(&view);
-        let file = copied.inspect_err(|_| {
-            // A left-over is only wasted room; the next defragmentation or open removes it.
-            let _ = self.medium.discard_copy();
-        })?;
-        let installed = self.medium.install_copy();
-        installed.map_err(|error| self.guard.io("put it in its place", error))?;
-        writer.file = file;
-        self.publish(&writer)
+        let mut copy = self.begin_defragment()?;
+        while copy.step(STEP_BYTES)? {}
+        copy.finish(|| true)
     }
 
-    fn checkpoint(&self, writer: &mut Writer) -> Result<()> {
-        if writer.buffered {
-            let state = writer.state.clone();
-            let file = Arc::clone(&writer.file);
-            self.guard
-                .run(|| file.write(Durability::Checkpoint, |writing| put_state(writing, &state)))?;
-            writer.buffered = false;
-            self.publish(writer)?;
+    /// Begins a copy; a second one waits here for the end of the first.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] with `usable`, [`Error::Io`], [`Error::Stopped`].
+    pub fn begin_defragment(&self) -> Result<Defragmentation<'_>> {
+        let turn = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        self.view().guard().check()?;
+        self.check_room(0)?;
+        // A guard of its own: what fails in the copy does not stop the file.
+        let guard = Arc::new(Guard::new(&self.medium.name()));
+        let file = OpenFile::create(self.medium.as_ref(), &guard, &self.options);
+        let copy = Defragmentation {
+            storage: self,
+            file: file.map_err(usable)?,
+            state: State::default(),
+            from: Revision::default(),
+            rows: false,
+            installed: false,
+            _turn: turn,
+        };
+        self.writer().journal = Some(Journal::default());
+        Ok(copy)
+    }
+
+    /// Is there room for what a copy of `copied` bytes still lacks?
+    fn check_room(&self, copied: u64) -> Result<()> {
+        let view = self.view();
+        let room = self.medium.room().map_err(|error| view.guard().io("stat", error))?;
+        let lacks = view.live_bytes().saturating_sub(copied);
+        if room.available < lacks + self.options.cache_bytes as u64 {
+            return Err(Error::NoSpace { file: view.guard().file(), usable: true });
         }
         Ok(())
     }
+}
 
-    fn copy(&self, view: &View) -> Result<Arc<OpenFile>> {
-        // Twice the memory for pages while both are open would break the budget.
-        let file = OpenFile::create(self.medium.as_ref(), &self.guard, &self.options)?;
-        let mut state = State {
-            applied: view.applied(),
-            conf_state: view.conf_state().cloned(),
-            ..State::default()
-        };
-        self.copy_records(view, &file, &mut state)?;
-        self.guard.run(|| {
-            let mut rows = Vec::new();
-            for table in Table::ALL {
-                rows.extend(view.rows(table)?.into_iter().map(|(key, value)| (table, key, value)));
-            }
-            file.write(Durability::Checkpoint, |writing| {
-                let rows = rows.iter().map(|(table, key, value)| (*table, &**key, Some(&**value)));
+/// A full disk under the copy costs the copy only.
+fn usable(error: Error) -> Error {
+    match error {
+        Error::NoSpace { file, .. } => Error::NoSpace { file, usable: true },
+        other => other,
+    }
+}
+
+impl Defragmentation<'_> {
+    /// Copies about `budget` bytes of records; false when less than half of that was left, so that
+    /// [`finish`](Self::finish) may take what comes next.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] with `usable` when the copy does not fit, and whatever else fails in it:
+    /// the file goes on as it was. Errors of a read of the file are those of [`View::get`].
+    pub fn step(&mut self, budget: usize) -> Result<bool> {
+        self.storage.check_room(self.state.record_bytes + self.state.row_bytes)?;
+        let mut writer = self.storage.writer();
+        // Under the lock, so that both are of one moment.
+        let (view, journal) = (self.storage.view(), writer.take_journal());
+        drop(writer);
+        let copied = self.copy(&view, &journal, budget, Durability::Buffered)?;
+        Ok(copied > budget / 2)
+    }
+
+    /// Takes what is left and puts the copy in the place of the file. Commits wait meanwhile;
+    /// readers do not, and those of the old file go on with it.
+    ///
+    /// `sync_log` makes the log hold a synced HardState with a commit index at or above
+    /// [`Storage::applied`], which does not move while it runs; false gives everything up.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step); one of the rename stops the handle.
+    pub fn finish(mut self, sync_log: impl FnOnce() -> bool) -> Result<()> {
+        // So that little is left to sync when commits wait.
+        let state = self.state.clone();
+        self.file
+            .guard
+            .run(|| self.file.write(Durability::Checkpoint, |writing| put_state(writing, &state)))
+            .map_err(usable)?;
+        let storage = self.storage;
+        let mut writer = storage.writer();
+        let guard = Arc::clone(&writer.file.guard);
+        guard.check()?;
+        let (view, journal) = (storage.view(), writer.take_journal());
+        if !sync_log() {
+            let first = "the log has ended".to_owned();
+            return Err(Error::Stopped { file: guard.file(), first });
+        }
+        self.copy(&view, &journal, usize::MAX, Durability::Checkpoint)?;
+        if self.state.counts != *view.counts() {
+            return Err(guard.damaged("a copy does not hold as many rows as the file"));
+        }
+        let old = self.install(&mut writer, &guard)?;
+        drop(writer);
+        // The disk may take its time to free a large file.
+        drop(old);
+        Ok(())
+    }
+
+    fn install(&mut self, writer: &mut Writer, guard: &Guard) -> Result<Arc<View>> {
+        let installed = self.storage.medium.install_copy();
+        self.installed = true;
+        installed.map_err(|error| guard.io("put the copy in its place", error))?;
+        // It has no name any more: nothing of it is worth a write.
+        writer.file.shut();
+        writer.file = Arc::clone(&self.file);
+        writer.state = self.state.clone();
+        writer.buffered = false;
+        writer.journal = None;
+        self.storage.publish(writer)
+    }
+
+    /// Brings the copy to `view`, up to about `limit` bytes of records; how many were copied.
+    fn copy(
+        &mut self,
+        view: &View,
+        journal: &Journal,
+        limit: usize,
+        durability: Durability,
+    ) -> Result<usize> {
+        let slice = Slice::read(view, self.from, limit)?;
+        let rows = if self.rows { journal.rows.clone() } else { all_rows(view)? };
+        let from = self.from;
+        // Others are not in the view, or not copied yet.
+        let removed = journal.removed.iter().copied().filter(|removed| *removed < from);
+        let removed: Vec<Revision> = removed.collect();
+        let mut state = self.state.clone();
+        (state.applied, state.conf_state) = (view.applied(), view.conf_state().cloned());
+        let file = &self.file;
+        let written = file.guard.run(|| {
+            file.write(durability, |writing| {
+                remove_records(writing, &mut state, &removed)?;
+                append_records(writing, &mut state, slice.records())?;
+                let rows =
+                    rows.iter().map(|(table, key, value)| (*table, &**key, value.as_deref()));
                 change_rows(writing, &mut state, rows)?;
                 put_state(writing, &state)
             })
-        })?;
-        if state.counts != *view.counts() {
-            return Err(self.guard.damaged("a copy does not hold as many rows as the file"));
+        });
+        written.map_err(usable)?;
+        self.state = state;
+        self.rows = true;
+        if let Some((last, ..)) = slice.places.last() {
+            self.from = Revision { main: last.main, sub: last.sub + 1 };
         }
-        Ok(file)
+        Ok(slice.bytes.len())
+    }
+}
+
+impl Drop for Defragmentation<'_> {
+    fn drop(&mut self) {
+        if !self.installed {
+            self.storage.writer().journal = None;
+            self.file.shut();
+            // A left-over is only wasted room; the next defragmentation or open removes it.
+            let _ = self.storage.medium.discard_copy();
+        }
+    }
+}
+
+impl Slice {
+    /// Records from `from` on, in one piece of memory.
+    fn read(view: &View, from: Revision, limit: usize) -> Result<Self> {
+        let mut slice = Self::default();
+        let end = Revision { main: i64::MAX, sub: i64::MAX };
+        view.scan(from, end, &mut |revision, record| {
+            let start = slice.bytes.len();
+            slice.bytes.extend_from_slice(record.bytes);
+            slice.places.push((revision, record.tombstone, start..slice.bytes.len()));
+            if slice.bytes.len() < limit {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })?;
+        Ok(slice)
     }
 
-    fn copy_records(&self, view: &View, file: &OpenFile, state: &mut State) -> Result<()> {
-        let mut from = Revision::default();
-        let end = Revision { main: i64::MAX, sub: i64::MAX };
-        loop {
-            let (mut batch, mut places) = (Vec::with_capacity(BATCH_BYTES), Vec::new());
-            view.scan(from, end, &mut |revision, record| {
-                let start = batch.len();
-                batch.extend_from_slice(record.bytes);
-                places.push((revision, record.tombstone, start..batch.len()));
-                if batch.len() < BATCH_BYTES {
-                    ControlFlow::Continue(())
-                } else {
-                    ControlFlow::Break(())
-                }
-            })?;
-            let Some((last, ..)) = places.last() else { return Ok(()) };
-            from = Revision { main: last.main, sub: last.sub + 1 };
-            self.guard.run(|| {
-                file.write(Durability::Buffered, |writing| {
-                    let records = places.iter();
-                    let records =
-                        records.map(|(at, dead, place)| (*at, *dead, &batch[place.clone()]));
-                    append_records(writing, state, records)
-                })
-            })?;
-        }
+    fn records(&self) -> impl Iterator<Item = (Revision, bool, &[u8])> {
+        self.places.iter().map(|(at, dead, place)| (*at, *dead, &self.bytes[place.clone()]))
     }
+}
+
+fn all_rows(view: &View) -> Result<Vec<(Table, Bytes, Option<Bytes>)>> {
+    let mut rows = Vec::new();
+    for table in Table::ALL {
+        rows.extend(view.rows(table)?.into_iter().map(|(key, value)| (table, key, Some(value))));
+    }
+    Ok(rows)
 }

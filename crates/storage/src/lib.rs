@@ -44,6 +44,7 @@ mod storage;
 mod types;
 mod view;
 
+pub use defragment::Defragmentation;
 pub use error::{Error, Result};
 pub use guard::panic_line;
 pub use medium::{Medium, Room};

@@ -26,7 +26,7 @@ pub(crate) fn check(
     commit: &Commit,
     durability: Durability,
 ) -> Result<()> {
-    let room = storage.medium.room().map_err(|error| storage.guard.io("stat", error))?;
+    let room = storage.medium.room().map_err(|error| writer.file.guard.io("stat", error))?;
     let adds = commit.records.iter().map(|(_, record)| record.bytes.len() as u64 + 64).sum::<u64>()
         + commit.rows.iter().map(|(_, key, value)| row_bytes(key, value.as_deref())).sum::<u64>();
     let margin = match adds {
@@ -48,7 +48,7 @@ pub(crate) fn check(
     if room.available + free >= need + margin {
         return Ok(());
     }
-    Err(Error::NoSpace { file: storage.guard.file(), usable: true })
+    Err(Error::NoSpace { file: writer.file.guard.file(), usable: true })
 }
 
 fn row_bytes(key: &[u8], value: Option<&[u8]>) -> u64 {

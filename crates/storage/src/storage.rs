@@ -11,6 +11,7 @@ use etched_mvcc::{Record, Records, RecordsError, Revision};
 
 use crate::{
     codec::State,
+    defragment::Journal,
     error::{Error, Result},
     file::{OpenFile, append_records, change_rows, put_state, remove_records},
     guard::Guard,
@@ -25,7 +26,8 @@ use crate::{
 pub struct Storage {
     pub(crate) medium: Arc<dyn Medium>,
     pub(crate) options: Options,
-    pub(crate) guard: Arc<Guard>,
+    /// Held by the one defragmentation there may be.
+    pub(crate) copying: Mutex<()>,
     /// The last commit; replaced after each one. Held only to clone or to replace.
     view: RwLock<Arc<View>>,
     writer: Mutex<Writer>,
@@ -40,6 +42,8 @@ pub(crate) struct Writer {
     last: Option<Revision>,
     /// Buffered commits since the last checkpoint: a drop must not make them durable.
     pub(crate) buffered: bool,
+    /// Kept while there is a copy that has to follow.
+    pub(crate) journal: Option<Journal>,
 }
 
 impl Storage {
@@ -84,9 +88,9 @@ impl Storage {
             counts: state.counts,
             format,
         };
-        let writer = Writer { file, last: view.last()?, state, buffered: false };
+        let writer = Writer { file, last: view.last()?, state, buffered: false, journal: None };
         let (view, writer) = (RwLock::new(Arc::new(view)), Mutex::new(writer));
-        Ok((Self { medium, options, guard, view, writer }, boot))
+        Ok((Self { medium, options, copying: Mutex::default(), view, writer }, boot))
     }
 
     /// Brings the file to the index of `commit`, wholly or not at all. Readers see it when the call
@@ -101,17 +105,17 @@ impl Storage {
     /// error, also one that a read met before: this handle writes no more ([`Error::Stopped`]), and
     /// the log brings the file up to date after a restart.
     pub fn commit(&self, commit: &Commit, durability: Durability) -> Result<()> {
-        self.guard.check()?;
         let mut writer = self.writer();
-        writer.check_order(&self.guard, commit)?;
+        let file = Arc::clone(&writer.file);
+        file.guard.check()?;
+        writer.check_order(&file.guard, commit)?;
         room::check(self, &writer, commit, durability)?;
         let mut state = writer.state.clone();
         state.applied = commit.applied;
         if let Some(conf_state) = &commit.conf_state {
             state.conf_state = Some(conf_state.clone());
         }
-        let file = Arc::clone(&writer.file);
-        self.guard.run(|| {
+        file.guard.run(|| {
             file.write(durability, |writing| {
                 if !commit.records.is_empty() {
                     let records = commit.records.iter();
@@ -131,7 +135,12 @@ impl Storage {
         writer.buffered = durability == Durability::Buffered;
         writer.last = commit.records.last().map(|(revision, _)| *revision).or(writer.last);
         writer.state = state;
-        self.publish(&writer)
+        if let Some(journal) = &mut writer.journal {
+            journal.removed.extend(&commit.removed);
+            journal.rows.extend(commit.rows.iter().cloned());
+        }
+        self.publish(&writer)?;
+        Ok(())
     }
 
     /// Removes compacted records in a buffered commit of its own at the present index. Ascending;
@@ -171,8 +180,9 @@ impl Storage {
     /// # Errors
     /// [`Error::Io`] when the operating system does not say.
     pub fn sizes(&self) -> Result<Sizes> {
-        let room = self.medium.room().map_err(|error| self.guard.io("stat", error))?;
-        let live_bytes = self.view().live_bytes().min(room.taken);
+        let view = self.view();
+        let room = self.medium.room().map_err(|error| view.guard().io("stat", error))?;
+        let live_bytes = view.live_bytes().min(room.taken);
         Ok(Sizes { file_bytes: room.taken, live_bytes })
     }
 
@@ -180,11 +190,11 @@ impl Storage {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows readers what the writer has made.
-    pub(crate) fn publish(&self, writer: &Writer) -> Result<()> {
+    /// Shows readers what the writer has made; the view before.
+    pub(crate) fn publish(&self, writer: &Writer) -> Result<Arc<View>> {
         let view = Arc::new(writer.file.view(writer.state.clone())?);
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
-        Ok(())
+        let mut shown = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(std::mem::replace(&mut *shown, view))
     }
 }
 
@@ -198,6 +208,11 @@ impl Drop for Storage {
 }
 
 impl Writer {
+    /// What there is for a copy to follow up to the last commit.
+    pub(crate) fn take_journal(&mut self) -> Journal {
+        self.journal.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     fn check_order(&self, guard: &Guard, commit: &Commit) -> Result<()> {
         let refuse =
             |what, next, last| Err(Error::OutOfOrder { file: guard.file(), what, next, last });

@@ -21,6 +21,7 @@ use crate::{
     codec::{self, RevisionKey, State},
     error::{Error, Result},
     file::OpenFile,
+    guard::Guard,
     types::{Applied, Counts, Table},
 };
 
@@ -66,6 +67,10 @@ impl View {
             return Err(file.guard.damaged(what));
         }
         Ok(Self { records, rows, state, file })
+    }
+
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.file.guard
     }
 
     /// The index this view stands at.

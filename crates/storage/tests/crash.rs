@@ -4,7 +4,7 @@
 mod common;
 
 use common::{MemMedium, Model, Seed, Step, Workload, write_at};
-use etched_storage::Durability;
+use etched_storage::{Durability, Storage};
 
 /// A commit as the steps of the disk saw it.
 struct Written {
@@ -99,24 +99,39 @@ fn run(seed: u64) -> (Vec<Step>, Vec<Written>) {
         let from = medium.steps();
         let durable = round % 3 == 2;
         if round == 5 {
-            storage.defragment().expect("there is room");
-        } else {
-            let commit = workload.commit(12);
-            let durability = if durable { Durability::Checkpoint } else { Durability::Buffered };
-            storage.commit(&commit, durability).expect("there is room");
+            written.extend(defragment(&medium, &storage, &mut workload));
+            continue;
         }
+        let commit = workload.commit(12);
+        let durability = if durable { Durability::Checkpoint } else { Durability::Buffered };
+        storage.commit(&commit, durability).expect("there is room");
         let after = workload.model.clone();
-        written.push(Written {
-            from,
-            until: medium.steps(),
-            durable: durable || round == 5,
-            after,
-        });
+        written.push(Written { from, until: medium.steps(), durable, after });
     }
     // A drop with buffered commits must change nothing: its steps are crashed through as well.
     drop(storage);
     let steps = medium.disk().steps.clone();
     (steps, written)
+}
+
+/// A defragmentation with commits between its steps, as they come while a server serves: buffered ones become
+/// durable with the copy that takes them along, checkpoints in the old file.
+fn defragment(medium: &MemMedium, storage: &Storage, workload: &mut Workload) -> Vec<Written> {
+    let mut written = Vec::new();
+    let mut copy = storage.begin_defragment().expect("there is room");
+    for round in 0..4 {
+        copy.step(3000).expect("there is room");
+        let (from, durable) = (medium.steps(), round == 1);
+        let durability = if durable { Durability::Checkpoint } else { Durability::Buffered };
+        storage.commit(&workload.commit(4), durability).expect("there is room");
+        let (until, after) = (medium.steps(), workload.model.clone());
+        written.push(Written { from, until, durable, after });
+    }
+    let from = medium.steps();
+    copy.finish(|| true).expect("there is room");
+    let (until, after) = (medium.steps(), workload.model.clone());
+    written.push(Written { from, until, durable: true, after });
+    written
 }
 
 #[test]

@@ -319,6 +319,90 @@ fn defragmentation_shrinks_the_file_and_keeps_everything_also_for_readers_of_the
 }
 
 #[test]
+fn a_copy_follows_every_commit_made_while_it_grows() {
+    for seed in 100..120 {
+        println!("seed {seed}");
+        let medium = MemMedium::default();
+        let (storage, _) = medium.open().unwrap();
+        let mut workload = Workload::new(seed);
+        workload.fill(&storage, 3, 40);
+        let mut copy = storage.begin_defragment().unwrap();
+        let mut steps = 0;
+        // Commits of a few hundred bytes a record, so that the copy gains on them.
+        while copy.step(12_000).unwrap() {
+            if workload.seed.below(3) > 0 {
+                let durable = workload.seed.below(4) == 0;
+                let durability =
+                    if durable { Durability::Checkpoint } else { Durability::Buffered };
+                storage.commit(&workload.commit(6), durability).unwrap();
+                workload.model.expect(&storage);
+            }
+            steps += 1;
+        }
+        assert!(steps > 2, "{steps} steps show nothing");
+        storage.commit(&workload.commit(5), Durability::Buffered).unwrap();
+        copy.finish(|| true).unwrap();
+        workload.model.expect(&storage);
+        storage.commit(&workload.commit(5), Durability::Buffered).unwrap();
+        workload.model.expect(&storage);
+        workload.fill(&storage, 1, 5);
+        drop(storage);
+        workload.model.expect(&medium.open().unwrap().0);
+    }
+}
+
+#[test]
+fn a_copy_that_is_given_up_or_may_not_be_durable_leaves_the_file_as_it_was() {
+    let medium = MemMedium::default();
+    let (storage, _) = medium.open().unwrap();
+    let mut workload = Workload::new(37);
+    workload.fill(&storage, 3, 30);
+    let mut copy = storage.begin_defragment().unwrap();
+    copy.step(1000).unwrap();
+    assert!(medium.disk().copy.is_some());
+    drop(copy);
+    assert_eq!(medium.disk().copy, None);
+    let mut copy = storage.begin_defragment().unwrap();
+    while copy.step(5000).unwrap() {}
+    storage.commit(&workload.commit(5), Durability::Buffered).unwrap();
+    let error = copy.finish(|| false).unwrap_err();
+    assert!(matches!(error, Error::Stopped { .. }), "{error}");
+    assert_eq!(medium.disk().copy, None);
+    assert_eq!(medium.disk().main, Some(0));
+    workload.model.expect(&storage);
+    workload.fill(&storage, 1, 5);
+    storage.defragment().unwrap();
+    workload.model.expect(&storage);
+}
+
+#[test]
+fn a_disk_that_fills_up_under_a_copy_costs_the_copy_only() {
+    let medium = MemMedium::default();
+    let (storage, _) = medium.open().unwrap();
+    let mut workload = Workload::new(39);
+    workload.fill(&storage, 3, 300);
+    let mut copy = storage.begin_defragment().unwrap();
+    copy.step(10_000).unwrap();
+    medium.disk().available = Some(1000);
+    let error = copy.step(10_000).unwrap_err();
+    assert!(matches!(error, Error::NoSpace { usable: true, .. }), "{error}");
+    // Now the disk says so only when it is written to.
+    medium.disk().room_lies = true;
+    let error = loop {
+        match copy.step(1 << 20) {
+            Ok(true) => {}
+            Ok(false) => break copy.finish(|| true).unwrap_err(),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::NoSpace { usable: true, .. }), "{error}");
+    medium.disk().available = None;
+    medium.disk().room_lies = false;
+    workload.fill(&storage, 1, 5);
+    workload.model.expect(&storage);
+}
+
+#[test]
 fn a_full_disk_refuses_a_commit_and_takes_the_next_one_after_room_was_made() {
     let medium = MemMedium::default();
     let (storage, _) = medium.open().unwrap();

@@ -18,6 +18,7 @@
 
 pub mod disk;
 
+mod beside;
 mod create;
 mod error;
 mod open;

@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use crate::beside::{Next, Removal};
 use crate::create;
-use crate::disk::{Disk, DiskFile, Open, RealDisk};
+use crate::disk::{Disk, DiskFile, RealDisk};
 use crate::open::{self, Opened};
 use crate::record::Encoder;
 use crate::segment::Name;
@@ -47,11 +48,14 @@ pub struct Options {
     pub wait_for_lock: bool,
     /// Sync what must be durable. Off (`--unsafe-no-fsync`) a power cut loses acknowledged writes.
     pub sync: bool,
+    /// Reserve the next segment and remove old ones on threads beside, so that no write waits for
+    /// them. Off by default, so that the disk's operations have one order.
+    pub beside: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: SEGMENT_BYTES, wait_for_lock: false, sync: true }
+        Self { segment_bytes: SEGMENT_BYTES, wait_for_lock: false, sync: true, beside: false }
     }
 }
 
@@ -109,8 +113,8 @@ pub struct Wal<D: Disk = RealDisk> {
     marks: Vec<u64>,
     last_index: u64,
     appended_bytes: u64,
-    /// The next segment, its space reserved.
-    next: Option<D::File>,
+    next: Next<D::File>,
+    removal: Removal,
     poisoned: bool,
 }
 
@@ -152,7 +156,8 @@ impl<D: Disk> Wal<D> {
             durable_commit: 0,
             marks: vec![0],
             last_index: 0,
-            next: None,
+            next: Next::Missing,
+            removal: Removal::default(),
             poisoned: false,
         };
         wal.encoder.buf.clear();
@@ -189,7 +194,8 @@ impl<D: Disk> Wal<D> {
             durable_commit: contents.hard_state.commit,
             marks: contents.snapshots.iter().map(|mark| mark.index).collect(),
             last_index,
-            next: None,
+            next: Next::Missing,
+            removal: Removal::default(),
             poisoned: false,
         };
         // Left by etcd; a wrong guess costs disk space only.
@@ -248,27 +254,25 @@ impl<D: Disk> Wal<D> {
     }
 
     /// Removes the segments that are not needed to open at the newest valid durable snapshot mark
-    /// at or below `index`; without such a mark nothing happens. Returns what was removed.
+    /// at or below `index`; without such a mark nothing happens, nor while those of an earlier call
+    /// are still being removed. Returns what goes, now or [beside](Options::beside).
     ///
     /// # Errors
-    /// [`Error::Io`]; the log stays usable.
+    /// [`Error::Io`], of this call or of an earlier one; the log stays usable.
     pub fn release_to(&mut self, index: u64) -> Result<Vec<PathBuf>, Error> {
         let valid = index.min(self.durable_commit);
         let Some(mark) = self.marks.iter().copied().filter(|&mark| mark <= valid).max() else {
             return Ok(Vec::new());
         };
-        let needed = self.segments.iter().rposition(|segment| segment.name.index <= mark);
-        let mut removed = Vec::new();
-        // Oldest first: what is left is without a hole whenever this ends.
-        for _ in 0..needed.unwrap_or(0) {
-            let path = &self.segments[0].path;
-            self.disk.remove(path).map_err(|error| Error::io("remove", path, error))?;
-            removed.extend(self.segments.pop_front().map(|segment| segment.path));
+        if !self.removal.is_free()? {
+            return Ok(Vec::new());
         }
+        let needed = self.segments.iter().rposition(|segment| segment.name.index <= mark);
+        let gone: Vec<_> = self.segments.drain(..needed.unwrap_or(0)).collect();
         self.marks.retain(|&known| known >= mark);
-        if !removed.is_empty() && self.options.sync {
-            let synced = self.disk.sync_dir(&self.dir);
-            synced.map_err(|error| Error::io("sync", &self.dir, error))?;
+        let removed: Vec<_> = gone.iter().map(|segment| segment.path.clone()).collect();
+        if !gone.is_empty() {
+            self.removal.begin(&self.disk, self.dir.clone(), gone, &self.options)?;
         }
         Ok(removed)
     }
@@ -280,6 +284,9 @@ impl<D: Disk> Wal<D> {
     pub fn close(mut self) -> Result<(), Error> {
         self.check_usable()?;
         self.guard(Self::write_and_sync)?;
+        self.removal.wait()?;
+        // What it could not reserve is not missed any more.
+        let _ = self.next.wait();
         if self.next.take().is_some() {
             let next = self.dir.join(NEXT_NAME);
             self.disk.remove(&next).map_err(|error| Error::io("remove", next, error))?;
@@ -287,29 +294,20 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
-    /// Reserves the space of the next segment, if it is not yet. Done by itself when the log is
-    /// opened and after each new segment; a failure then is not reported, as there is room left in the
-    /// current segment: see [`Self::next_is_reserved`].
+    /// Reserves the space of the next segment, if it is not yet and nobody is at it. Begun by itself
+    /// when the log is opened and after each new segment; a failure then is reported by the first
+    /// call of this that comes after it, as there is room left in the current segment.
     ///
     /// # Errors
     /// [`Error::Io`]; the log stays usable.
     pub fn reserve_next(&mut self) -> Result<(), Error> {
-        if self.next.is_none() {
-            let path = self.dir.join(NEXT_NAME);
-            let reserved = create::reserve(&self.disk, &path, Open::Create, &self.options);
-            if reserved.is_err() {
-                // What was reserved of it is of use to others; the error tells more than this one.
-                let _ = self.disk.remove(&path);
-            }
-            self.next = Some(reserved?);
-        }
-        Ok(())
+        self.next.reserve(&self.disk, self.dir.join(NEXT_NAME), &self.options)
     }
 
     /// Whether the log can go on into its next segment on a full disk.
     #[must_use]
     pub fn next_is_reserved(&self) -> bool {
-        self.next.is_some()
+        self.next.is_ready()
     }
 
     /// Bytes of log read at [`Self::open`] plus those appended since; only differences have a
@@ -416,7 +414,10 @@ impl<D: Disk> Wal<D> {
         let (path, file) = self.tail();
         file.set_len(self.end).map_err(|error| Error::io("truncate", path, error))?;
         self.write_and_sync()?;
-        self.reserve_next()?;
+        let waited = self.next.wait();
+        if waited.is_err() || !self.next.is_ready() {
+            self.reserve_next()?;
+        }
         let next = self.next.take().expect("just reserved");
         let tail = self.segments.back().expect("a log has a segment");
         let name = Name { seq: tail.name.seq + 1, index: self.last_index + 1 };
@@ -441,9 +442,8 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
-    /// The failure comes back when the segment is needed.
     fn reserve_for_later(&mut self) {
-        let _ = self.reserve_next();
+        self.next.begin(&self.disk, self.dir.join(NEXT_NAME), &self.options);
     }
 }
 

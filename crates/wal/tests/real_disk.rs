@@ -114,6 +114,27 @@ fn release_keeps_what_the_newest_usable_mark_needs() {
 }
 
 #[test]
+fn segments_come_and_go_on_threads_beside_as_they_do_without() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("wal");
+    let options = Options { beside: true, ..options() };
+    let mut wal = Wal::create(RealDisk, &dir, METADATA, &options).unwrap();
+    three_segments(&mut wal);
+    while !wal.next_is_reserved() {
+        wal.reserve_next().unwrap();
+    }
+    wal.save_snapshot(&mark(35)).unwrap();
+    assert_eq!(wal.release_to(36).unwrap().len(), 2);
+    wal.close().unwrap();
+    assert_eq!(names(&dir), ["0000000000000002-0000000000000021.wal"]);
+    let (wal, contents) = Wal::open(RealDisk, &dir, &mark(35), &options).unwrap();
+    assert_eq!(contents.entries.len(), 5);
+    // Whoever lets go of a log has let go of its folder.
+    drop(wal);
+    temp.close().unwrap();
+}
+
+#[test]
 fn a_mark_above_the_commit_index_is_not_valid_and_releases_nothing() {
     let (_temp, dir, mut wal) = new_log();
     three_segments(&mut wal);

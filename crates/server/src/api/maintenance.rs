@@ -69,20 +69,8 @@ pub(super) async fn defragment(
     _: pb::DefragmentRequest,
     _: Bytes,
 ) -> Result<Framed, Status> {
-    // It begins with a checkpoint: the log must not stand behind that.
-    shared.sync_commit().await?;
-    let work = move || {
-        let started = Instant::now();
-        tracing::info!("starting to defragment");
-        shared.metrics.defrag_inflight.set(1.0);
-        let result = shared.storage.defragment();
-        shared.metrics.defrag_inflight.set(0.0);
-        shared.metrics.defrag.observe(started.elapsed().as_secs_f64());
-        result.map_err(|error| Status::unknown(error.to_string()))?;
-        tracing::info!(took = ?started.elapsed(), "finished defragmenting directory");
-        reply(&pb::DefragmentResponse::default())
-    };
-    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)?
+    crate::defragment::run(shared).await?;
+    reply(&pb::DefragmentResponse::default())
 }
 
 pub(super) async fn hash(

@@ -1,0 +1,72 @@
+//! Maintenance.Defragment: a copy of the store's file is made while the member serves.
+//!
+//! ```text
+//! Defragment ──> thread: step, rest, step, rest ... ──> finish (commits of the flusher wait) ──> answer
+//! ```
+//! One at a time; others wait, as in etcd. It goes on when the client has gone, and is given up when the
+//! member stops: the next start removes what there is of the copy.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+use tonic::Status;
+
+use crate::background::Pace;
+use crate::error::Error;
+use crate::shared::Shared;
+
+/// Bytes of records that go over at once: some milliseconds of work.
+const STEP_BYTES: usize = 1 << 20;
+/// The copy rests until it has taken so many times the steps that the file was worth when it began: a load that
+/// writes as fast as a rested copy must not keep it from its end.
+const RESTED_PARTS: u64 = 2;
+
+/// Defragments the store's file.
+///
+/// # Errors
+/// What the store's file says; [`Error::Stopped`].
+pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), Status> {
+    let turn = Arc::clone(shared.flush.defragmenting()).lock_owned().await;
+    let (done, wait) = oneshot::channel();
+    let work = move || {
+        let _turn = turn;
+        // Nobody to tell is no reason to have stopped.
+        let _ = done.send(copy(&shared));
+    };
+    let thread = std::thread::Builder::new().name("defragment".to_owned());
+    thread.spawn(work).map_err(|error| Status::unknown(error.to_string()))?;
+    wait.await.map_err(|_| Error::Stopped)?
+}
+
+fn copy(shared: &Shared) -> Result<(), Status> {
+    let started = Instant::now();
+    tracing::info!("starting to defragment");
+    shared.metrics.defrag_inflight.set(1.0);
+    let result = copy_in_steps(shared);
+    shared.metrics.defrag_inflight.set(0.0);
+    shared.metrics.defrag.observe(started.elapsed().as_secs_f64());
+    result?;
+    tracing::info!(took = ?started.elapsed(), "finished defragmenting directory");
+    Ok(())
+}
+
+fn copy_in_steps(shared: &Shared) -> Result<(), Status> {
+    let failed = |error: etched_storage::Error| Status::unknown(error.to_string());
+    let mut copy = shared.storage.begin_defragment().map_err(failed)?;
+    let live_bytes = shared.storage.sizes().map_err(failed)?.live_bytes;
+    let mut rested = RESTED_PARTS * live_bytes.div_ceil(STEP_BYTES as u64);
+    let mut pace = Pace::new(shared);
+    while copy.step(STEP_BYTES).map_err(failed)? {
+        if shared.flush.is_stopping() {
+            return Err(Error::Stopped.into());
+        }
+        let rest = pace.rest(shared);
+        if !rest.is_zero() && rested > 0 {
+            rested -= 1;
+            std::thread::sleep(rest);
+        }
+        pace.go_on();
+    }
+    copy.finish(|| shared.sync_commit()).map_err(failed)
+}
