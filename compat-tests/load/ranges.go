@@ -2,10 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"math"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
 )
 
 // runPage reads pages of neighbouring keys that begin anywhere, each with the count of all that follow.
@@ -80,34 +85,41 @@ func (b *bench) whole(ctx context.Context, name string, read func(conn *clientv3
 	}))
 }
 
-func (b *bench) get(ctx context.Context, conn *clientv3.Client, options ...clientv3.OpOption) (*clientv3.GetResponse, error) {
-	return conn.Get(ctx, b.key(b.first), append(options, clientv3.WithRange(b.end()))...)
+// all asks for all keys from the first one on, with the generated requests: the answers stay as they
+// come, but for the number of their keys.
+func (b *bench) all() *pb.RangeRequest {
+	return &pb.RangeRequest{Key: []byte(b.key(b.first)), RangeEnd: []byte(b.end())}
+}
+
+func asTheyCome() []grpc.CallOption {
+	return []grpc.CallOption{grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(math.MaxInt32)}
+}
+
+func (b *bench) oneAnswer(ctx context.Context, name string, ask *pb.RangeRequest) error {
+	return b.whole(ctx, name, func(conn *clientv3.Client) (int64, error) {
+		var answer raw
+		err := conn.ActiveConnection().Invoke(ctx, pb.KV_Range_FullMethodName, ask, &answer, asTheyCome()...)
+		if err != nil {
+			return 0, err
+		}
+		return keysOfRange(answer.bytes)
+	})
 }
 
 // runAll reads all keys in one answer.
 func runAll(ctx context.Context, b *bench) error {
-	return b.whole(ctx, "all", func(conn *clientv3.Client) (int64, error) {
-		answer, err := b.get(ctx, conn)
-		if err != nil {
-			return 0, err
-		}
-		return int64(len(answer.Kvs)), nil
-	})
+	return b.oneAnswer(ctx, "all", b.all())
 }
 
 func runKeysOnly(ctx context.Context, b *bench) error {
-	return b.whole(ctx, "keys only", func(conn *clientv3.Client) (int64, error) {
-		answer, err := b.get(ctx, conn, clientv3.WithKeysOnly())
-		if err != nil {
-			return 0, err
-		}
-		return int64(len(answer.Kvs)), nil
-	})
+	ask := b.all()
+	ask.KeysOnly = true
+	return b.oneAnswer(ctx, "keys only", ask)
 }
 
 func runCountOnly(ctx context.Context, b *bench) error {
 	return b.whole(ctx, "count only", func(conn *clientv3.Client) (int64, error) {
-		answer, err := b.get(ctx, conn, clientv3.WithCountOnly())
+		answer, err := conn.Get(ctx, b.key(b.first), clientv3.WithRange(b.end()), clientv3.WithCountOnly())
 		if err != nil {
 			return 0, err
 		}
@@ -118,17 +130,26 @@ func runCountOnly(ctx context.Context, b *bench) error {
 // runStream reads all keys in one stream of answers.
 func runStream(ctx context.Context, b *bench) error {
 	return b.whole(ctx, "stream", func(conn *clientv3.Client) (int64, error) {
-		answers, err := conn.GetStream(ctx, b.key(b.first), clientv3.WithRange(b.end()))
-		if err != nil {
-			return 0, err
+		calls, err := conn.ActiveConnection().NewStream(ctx, rangeStream(), pb.KV_RangeStream_FullMethodName,
+			asTheyCome()...)
+		if err == nil {
+			err = calls.SendMsg(b.all())
+		}
+		if err == nil {
+			err = calls.CloseSend()
 		}
 		var keys int64
-		for answer := range answers {
-			if err := answer.Err(); err != nil {
-				return 0, err
+		for answer := (raw{}); err == nil; {
+			if err = calls.RecvMsg(&answer); errors.Is(err, io.EOF) {
+				return keys, nil
+			} else if err == nil {
+				var some int64
+				some, err = keysOfStream(answer.bytes)
+				keys += some
 			}
-			keys += int64(len(answer.RangeResponse.Kvs))
 		}
-		return keys, nil
+		return keys, err
 	})
 }
+
+func rangeStream() *grpc.StreamDesc { return &pb.KV_ServiceDesc.Streams[0] }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +27,7 @@ func (b *bench) openStreams(ctx context.Context) ([]*stream, error) {
 	opened := make([]*stream, b.streams)
 	for i := range opened {
 		calls, err := b.conn(i).ActiveConnection().NewStream(ctx, &pb.Watch_ServiceDesc.Streams[0],
-			pb.Watch_Watch_FullMethodName, grpc.ForceCodecV2(watchCodec{}), grpc.MaxCallRecvMsgSize(math.MaxInt32))
+			pb.Watch_Watch_FullMethodName, asTheyCome()...)
 		if err != nil {
 			return nil, err
 		}
@@ -43,7 +42,7 @@ func (s *stream) ask(create *pb.WatchCreateRequest) error {
 
 // receive waits for a message and hands its events over.
 func (s *stream) receive(each func(event) error) error {
-	if err := s.calls.RecvMsg(&s.message); err != nil {
+	if err := s.calls.RecvMsg(&s.message.raw); err != nil {
 		return err
 	}
 	if err := s.message.read(each); err != nil {

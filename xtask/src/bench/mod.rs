@@ -46,9 +46,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         rates: Rates::default(),
         table: Table::new(options.scale.is_full()),
         began: Instant::now(),
+        command: format!("cargo xtask bench {}", arguments.join(" ")),
         options,
     };
-    bench.rounds();
+    bench.rounds()?;
     bench.report()
 }
 
@@ -59,10 +60,12 @@ struct Bench {
     rates: Rates,
     table: Table,
     began: Instant,
+    /// What was called, kept beside the figures.
+    command: String,
 }
 
 impl Bench {
-    fn rounds(&mut self) {
+    fn rounds(&mut self) -> Result<(), String> {
         for round in 0..self.options.scale.rounds {
             // etcd is first at first, since its maximum sets the rates of both; then who goes first
             // changes, so that neither always finds the warmer machine
@@ -71,9 +74,12 @@ impl Bench {
                 let chosen = self.options.chosen(group, round);
                 for server in order.into_iter().filter(|_| !chosen.is_empty()) {
                     self.group(group, &chosen, server, round);
+                    // an hour of figures is not lost with the run
+                    self.save()?;
                 }
             }
         }
+        Ok(())
     }
 
     /// The chosen scenarios of a group on one server. The store is loaded for the first, and again
@@ -151,17 +157,23 @@ impl Bench {
         eprintln!("{:3}:{:02} {what}", seconds / 60, seconds % 60);
     }
 
-    fn report(&self) -> Result<(), String> {
-        println!("{:?}", self.options.scale);
-        println!("{}", self.table.text());
-        write(&self.options.json, &format!("{:#}\n", self.table.json()))?;
-        println!("each round's figures: {}", self.options.json.display());
+    /// Writes what there is so far to the files that were asked for.
+    fn save(&self) -> Result<(), String> {
+        let mut json = self.table.json();
+        json["command"] = self.command.as_str().into();
+        json["scale"] = format!("{:?}", self.options.scale).into();
+        write(&self.options.json, &format!("{json:#}\n"))?;
         if let Some(file) = &self.options.svg {
             write(file, &svg::draw(&self.table))?;
         }
-        if let Some(file) = &self.options.markdown {
-            write(file, &self.table.markdown())?;
-        }
+        let markdown = self.options.markdown.as_ref();
+        markdown.map_or(Ok(()), |file| write(file, &self.table.markdown()))
+    }
+
+    fn report(&self) -> Result<(), String> {
+        println!("{:?}", self.options.scale);
+        println!("{}", self.table.text());
+        println!("each round's figures: {}", self.options.json.display());
         match self.table.failures().len() {
             0 => Ok(()),
             failures => Err(format!("{failures} scenarios failed")),

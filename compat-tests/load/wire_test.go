@@ -16,7 +16,7 @@ func received(t *testing.T, into *message, answer *pb.WatchResponse) []event {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := (watchCodec{}).Unmarshal(mem.BufferSlice{mem.SliceBuffer(bytes)}, into); err != nil {
+	if err := (rawCodec{}).Unmarshal(mem.BufferSlice{mem.SliceBuffer(bytes)}, &into.raw); err != nil {
 		t.Fatal(err)
 	}
 	var events []event
@@ -59,8 +59,27 @@ func TestAMessageSaysWhetherAWatcherWasCreatedOrCancelled(t *testing.T) {
 }
 
 func TestACutMessageIsAnError(t *testing.T) {
-	m := message{bytes: []byte{responseEvents<<3 | 2, 5, 0}}
+	m := message{raw: raw{[]byte{responseEvents<<3 | 2, 5, 0}}}
 	if err := m.read(func(event) error { return nil }); err == nil {
 		t.Error("no error")
+	}
+}
+
+func TestKeysOfAnswersAreCounted(t *testing.T) {
+	answer := &pb.RangeResponse{Header: &pb.ResponseHeader{Revision: 9}, Count: 7,
+		Kvs: []*mvccpb.KeyValue{{Key: []byte("a")}, {Key: []byte("b"), Value: []byte("v")}}}
+	whole, err := proto.Marshal(answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	streamed, err := proto.Marshal(&pb.RangeStreamResponse{RangeResponse: answer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := keysOfRange(whole); keys != 2 || err != nil {
+		t.Errorf("%d keys, %v", keys, err)
+	}
+	if keys, err := keysOfStream(streamed); keys != 2 || err != nil {
+		t.Errorf("%d keys, %v", keys, err)
 	}
 }

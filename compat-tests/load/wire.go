@@ -19,27 +19,36 @@ const (
 	kvValue          = 5
 )
 
+// Fields of RangeResponse and RangeStreamResponse that are.
+const (
+	rangeKVs    = 2
+	streamRange = 1
+)
+
 // event is what is looked at of an event; value is only good until the next message.
 type event struct {
 	revision int64
 	value    []byte
 }
 
-// message is a WatchResponse as it came: only a little of each event is read. Decoding all of it would
-// take this program several times what sending it takes the server, on the cores that they share.
+// raw is a message as it came. Decoding all of a large one would take this program several times what
+// sending it takes the server, on the cores that they share, and memory by the gigabyte.
+type raw struct{ bytes []byte }
+
+// message is a WatchResponse, of which only a little of each event is read.
 type message struct {
-	bytes             []byte
+	raw
 	created, canceled bool
 	reason            string
 }
 
-// watchCodec leaves messages as they come. It goes by the name of the usual one, so the server sees
-// no difference.
-type watchCodec struct{}
+// rawCodec leaves messages as they come. It goes by the name of the usual one, so the server sees no
+// difference.
+type rawCodec struct{}
 
-func (watchCodec) Name() string { return "proto" }
+func (rawCodec) Name() string { return "proto" }
 
-func (watchCodec) Marshal(v any) (mem.BufferSlice, error) {
+func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {
 	message, ok := v.(proto.Message)
 	if !ok {
 		return nil, fmt.Errorf("%T is no message", v)
@@ -48,10 +57,10 @@ func (watchCodec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.SliceBuffer(bytes)}, err
 }
 
-func (watchCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	m, ok := v.(*message)
+func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
+	m, ok := v.(*raw)
 	if !ok {
-		return fmt.Errorf("%T is not what watches receive", v)
+		return fmt.Errorf("%T cannot be left as it came", v)
 	}
 	if size := data.Len(); cap(m.bytes) < size {
 		m.bytes = make([]byte, size)
@@ -60,6 +69,32 @@ func (watchCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	}
 	data.CopyTo(m.bytes)
 	return nil
+}
+
+// keysOfRange counts the keys of a RangeResponse.
+func keysOfRange(bytes []byte) (int64, error) {
+	var keys int64
+	err := fields(bytes, func(number protowire.Number, _ uint64, _ []byte) error {
+		if number == rangeKVs {
+			keys++
+		}
+		return nil
+	})
+	return keys, err
+}
+
+// keysOfStream counts those of a RangeStreamResponse.
+func keysOfStream(bytes []byte) (int64, error) {
+	var keys int64
+	err := fields(bytes, func(number protowire.Number, _ uint64, inner []byte) error {
+		if number != streamRange {
+			return nil
+		}
+		some, err := keysOfRange(inner)
+		keys += some
+		return err
+	})
+	return keys, err
 }
 
 // read goes through the message and hands each of its events over.
