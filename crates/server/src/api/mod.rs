@@ -26,7 +26,7 @@ use tonic::{Code, Status};
 
 use crate::deadline;
 use crate::error::Error;
-use crate::grpc::{self, Body, Encoding, Framed, MessageReader, Method, Permit, frame};
+use crate::grpc::{self, Body, Encoding, Framed, Head, MessageReader, Method, Permit, frame};
 use crate::shared::Shared;
 
 /// An answer on its way. Boxed at its real size: a future as large as the largest method's would be moved
@@ -40,7 +40,8 @@ pub(crate) fn serve(
     stopping: Stopping,
     request: Request<Incoming>,
 ) -> Answering {
-    if let Some(refused) = grpc::refusal(&request) {
+    let head = Head::new(&request);
+    if let Some(refused) = head.refusal() {
         return at_once(refused);
     }
     let method = match Method::at(full_path(&request)) {
@@ -48,12 +49,12 @@ pub(crate) fn serve(
         Err(status) => return at_once(grpc::error(&status)),
     };
     shared.metrics.started(method);
-    let begun = begin(&shared, method, &request);
+    let begun = begin(&shared, method, &head);
     let ending = Ending { shared: Arc::clone(&shared), method, code: Code::Cancelled };
     match begun {
         Ok((encoding, deadline)) => {
             let call = Call { shared, stopping, method, encoding, deadline, ending };
-            let answer_type = grpc::answer_type(request.headers());
+            let answer_type = head.answer_type();
             let answering = dispatch(call, request);
             match answer_type {
                 None => answering,
@@ -113,22 +114,21 @@ fn full_path(request: &Request<Incoming>) -> &str {
 fn begin(
     shared: &Shared,
     method: Method,
-    request: &Request<Incoming>,
+    head: &Head<'_>,
 ) -> Result<(Encoding, Option<Deadline>), Status> {
-    let timeout = grpc::timeout(request.headers()).map_err(Status::internal)?;
+    let timeout = head.timeout_of_call();
     if timeout == Some(Duration::ZERO) {
         return Err(grpc::deadline_exceeded());
     }
-    let encoding = grpc::encoding(request.headers())?;
-    let version = match request.headers().get("client-api-version") {
+    let encoding = head.encoding()?;
+    let version = match head.client_version {
         None => "unknown",
         Some(value) => {
             std::str::from_utf8(value.as_bytes()).map_err(|_| Error::InvalidClientApiVersion)?
         }
     };
     shared.metrics.client_request(method, version);
-    let has_leader = request.headers().get("hasleader").map(|value| value.as_bytes());
-    if has_leader == Some(b"true") && shared.leader() == 0 {
+    if head.wants_leader && shared.leader() == 0 {
         return Err(Error::NoLeader.into());
     }
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));

@@ -2,72 +2,130 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::HeaderValue;
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use tonic::Status;
 
 use super::{Body, Encoding, error};
 
-/// The request's compression.
-pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
-    match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
-        None | Some(b"identity" | b"") => Ok(Encoding::Identity),
-        Some(b"gzip") => Ok(Encoding::Gzip),
-        Some(other) => Err(Status::unimplemented(format!(
-            "grpc: Decompressor is not installed for grpc-encoding {:?}",
-            String::from_utf8_lossy(other)
-        ))),
-    }
+/// What a request's head says to this server, found in one pass over its fields. It is judged piece by piece
+/// in etcd's order, since of several mistakes the first one is answered.
+pub(crate) struct Head<'a> {
+    method: &'a Method,
+    content_type: &'a [u8],
+    timeout: Result<Option<Duration>, String>,
+    bad_binary: Option<String>,
+    encoding: Option<&'a HeaderValue>,
+    /// `client-api-version`.
+    pub(crate) client_version: Option<&'a HeaderValue>,
+    /// Whether the client asks for a member that knows a leader.
+    pub(crate) wants_leader: bool,
 }
 
-/// How long the client waits for the answer; None without an end.
-///
-/// # Errors
-/// The text for a value that is none.
-pub(crate) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, String> {
-    let mut timeout = None;
-    for value in headers.get_all("grpc-timeout") {
-        let parsed = parse_timeout(&String::from_utf8_lossy(value.as_bytes()));
-        timeout = Some(parsed.map_err(|reason| format!("malformed grpc-timeout: {reason}"))?);
+impl<'a> Head<'a> {
+    /// Looks through the head of `request`. Of a field that stands there twice the first one counts, but the
+    /// last timeout does.
+    pub(crate) fn new<B>(request: &'a Request<B>) -> Self {
+        let mut head = Self {
+            method: request.method(),
+            content_type: b"",
+            timeout: Ok(None),
+            bad_binary: None,
+            encoding: None,
+            client_version: None,
+            wants_leader: false,
+        };
+        let (mut typed, mut leader) = (false, false);
+        for (name, value) in request.headers() {
+            match name.as_str() {
+                "content-type" if !std::mem::replace(&mut typed, true) => {
+                    head.content_type = value.as_bytes();
+                }
+                "grpc-timeout" => head.timeout(value),
+                "grpc-encoding" => head.encoding = head.encoding.or(Some(value)),
+                "client-api-version" => head.client_version = head.client_version.or(Some(value)),
+                "hasleader" if !std::mem::replace(&mut leader, true) => {
+                    head.wants_leader = value.as_bytes() == b"true";
+                }
+                name if name.ends_with("-bin") => head.binary(name, value),
+                _ => {}
+            }
+        }
+        head
     }
-    Ok(timeout)
-}
 
-/// What is wrong with a request before its service is looked at.
-pub(crate) fn refusal(request: &Request<Incoming>) -> Option<Response<Body>> {
-    let (code, status) = check(request.method(), request.headers()).err()?;
-    let mut response = error(&status);
-    *response.status_mut() = code;
-    Some(response)
-}
-
-fn check(method: &Method, headers: &HeaderMap) -> Result<(), (StatusCode, Status)> {
-    let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    if subtype(content_type).is_none() {
-        let text = String::from_utf8_lossy(content_type);
-        let status =
-            Status::invalid_argument(format!("invalid gRPC request content-type {text:?}"));
-        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, status));
-    }
-    let malformed = |text: String| (StatusCode::BAD_REQUEST, Status::internal(text));
-    timeout(headers).map_err(malformed)?;
-    for (name, value) in headers.iter().filter(|(name, _)| name.as_str().ends_with("-bin")) {
-        if let Some(place) = bad_base64(value.as_bytes()) {
-            let text = String::from_utf8_lossy(value.as_bytes());
-            return Err(malformed(format!(
-                "malformed binary metadata {text:?} in header {:?}: illegal base64 data at input \
-                 byte {place}",
-                name.as_str()
-            )));
+    fn timeout(&mut self, value: &HeaderValue) {
+        if self.timeout.is_ok() {
+            let parsed = parse_timeout(&String::from_utf8_lossy(value.as_bytes()));
+            let malformed = |reason| format!("malformed grpc-timeout: {reason}");
+            self.timeout = parsed.map(Some).map_err(malformed);
         }
     }
-    if method != Method::POST {
-        let text =
-            format!("Received a HEADERS frame with :method \"{method}\" which should be POST");
-        return Err((StatusCode::METHOD_NOT_ALLOWED, Status::internal(text)));
+
+    fn binary(&mut self, name: &str, value: &HeaderValue) {
+        if let (None, Some(place)) = (&self.bad_binary, bad_base64(value.as_bytes())) {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            self.bad_binary = Some(format!(
+                "malformed binary metadata {text:?} in header {name:?}: illegal base64 data at input \
+                 byte {place}"
+            ));
+        }
     }
-    Ok(())
+
+    /// What is wrong with the request before its service is looked at.
+    pub(crate) fn refusal(&self) -> Option<Response<Body>> {
+        let (code, status) = self.check().err()?;
+        let mut response = error(&status);
+        *response.status_mut() = code;
+        Some(response)
+    }
+
+    fn check(&self) -> Result<(), (StatusCode, Status)> {
+        if subtype(self.content_type).is_none() {
+            let text = String::from_utf8_lossy(self.content_type);
+            let status =
+                Status::invalid_argument(format!("invalid gRPC request content-type {text:?}"));
+            return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, status));
+        }
+        let malformed = |text: &String| Err((StatusCode::BAD_REQUEST, Status::internal(text)));
+        if let Some(text) = self.timeout.as_ref().err().or(self.bad_binary.as_ref()) {
+            return malformed(text);
+        }
+        if self.method != Method::POST {
+            let text = format!(
+                "Received a HEADERS frame with :method \"{}\" which should be POST",
+                self.method
+            );
+            return Err((StatusCode::METHOD_NOT_ALLOWED, Status::internal(text)));
+        }
+        Ok(())
+    }
+
+    /// How long the client waits for the answer of a request without [`Self::refusal`]; None without an end.
+    pub(crate) fn timeout_of_call(&self) -> Option<Duration> {
+        self.timeout.as_ref().ok().copied().flatten()
+    }
+
+    /// The request's compression.
+    ///
+    /// # Errors
+    /// gRPC's status for one that is not there.
+    pub(crate) fn encoding(&self) -> Result<Encoding, Status> {
+        match self.encoding.map(HeaderValue::as_bytes) {
+            None | Some(b"identity" | b"") => Ok(Encoding::Identity),
+            Some(b"gzip") => Ok(Encoding::Gzip),
+            Some(other) => Err(Status::unimplemented(format!(
+                "grpc: Decompressor is not installed for grpc-encoding {:?}",
+                String::from_utf8_lossy(other)
+            ))),
+        }
+    }
+
+    /// The answer's content type: the request's subtype comes back, if it has one.
+    pub(crate) fn answer_type(&self) -> Option<HeaderValue> {
+        let subtype = subtype(self.content_type).filter(|tail| !tail.is_empty())?;
+        HeaderValue::from_bytes(&[b"application/grpc+", subtype].concat()).ok()
+    }
 }
 
 /// What follows `application/grpc`; None for another type.
@@ -78,12 +136,6 @@ fn subtype(content_type: &[u8]) -> Option<&[u8]> {
         Some(b'+' | b';') => Some(&tail[1..]),
         Some(_) => None,
     }
-}
-
-/// The answer's content type: the request's subtype comes back, if it has one.
-pub(crate) fn answer_type(headers: &HeaderMap) -> Option<HeaderValue> {
-    let subtype = subtype(headers.get(CONTENT_TYPE)?.as_bytes()).filter(|tail| !tail.is_empty())?;
-    HeaderValue::from_bytes(&[b"application/grpc+", subtype].concat()).ok()
 }
 
 /// Up to eight digits and a unit.
@@ -126,17 +178,23 @@ fn bad_base64(value: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    fn request(method: Method, fields: &[(&'static str, &'static str)]) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = method;
+        let grpc = [("content-type", "application/grpc")];
+        let fields = if fields.iter().any(|(name, _)| *name == "content-type") {
+            fields.to_vec()
+        } else {
+            [&grpc, fields].concat()
+        };
         for (name, value) in fields {
-            headers.insert(*name, HeaderValue::from_static(value));
+            request.headers_mut().append(name, HeaderValue::from_static(value));
         }
-        headers
+        request
     }
 
     fn refused(fields: &[(&'static str, &'static str)]) -> Option<(u16, String)> {
-        let (code, status) = check(&Method::POST, &headers(fields)).err()?;
+        let (code, status) = Head::new(&request(Method::POST, fields)).check().err()?;
         Some((code.as_u16(), status.message().to_owned()))
     }
 
@@ -173,11 +231,35 @@ mod tests {
 
     #[test]
     fn only_post_and_only_grpc() {
-        let code = check(&Method::GET, &headers(&[])).expect_err("refused").0;
+        let get = request(Method::GET, &[]);
+        let code = Head::new(&get).check().expect_err("refused").0;
         assert_eq!(code, StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(refused(&[("content-type", "application/grpcx")]).map(|r| r.0), Some(415));
-        let echoed = answer_type(&headers(&[("content-type", "application/grpc;charset=utf-8")]));
+        let answer_type = |value| {
+            let request = request(Method::POST, &[("content-type", value)]);
+            Head::new(&request).answer_type()
+        };
+        let echoed = answer_type("application/grpc;charset=utf-8");
         assert_eq!(echoed, Some(HeaderValue::from_static("application/grpc+charset=utf-8")));
-        assert_eq!(answer_type(&headers(&[])), None);
+        assert_eq!(answer_type("application/grpc"), None);
+    }
+
+    #[test]
+    fn of_a_repeated_field_the_first_counts_and_of_timeouts_the_last() {
+        let request = request(
+            Method::POST,
+            &[
+                ("grpc-timeout", "1S"),
+                ("hasleader", "true"),
+                ("grpc-encoding", "gzip"),
+                ("grpc-timeout", "2S"),
+                ("hasleader", "false"),
+                ("grpc-encoding", "br"),
+            ],
+        );
+        let head = Head::new(&request);
+        assert_eq!(head.timeout_of_call(), Some(Duration::from_secs(2)));
+        assert_eq!(head.encoding().ok(), Some(Encoding::Gzip));
+        assert!(head.wants_leader);
     }
 }

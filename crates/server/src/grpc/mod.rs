@@ -14,7 +14,7 @@ mod stream;
 pub(crate) use body::{Body, Source};
 pub(crate) use budget::Permit;
 pub(crate) use frame::{Framed, MessageReader, frame, push_frame};
-pub(crate) use head::{answer_type, encoding, refusal, timeout};
+pub(crate) use head::Head;
 pub(crate) use method::{Kind, METHODS, Method};
 pub(crate) use stream::stream;
 
