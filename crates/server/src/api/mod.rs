@@ -304,9 +304,10 @@ fn decode<M: Message + Default>(body: Bytes) -> Result<M, Status> {
     M::decode(body).map_err(|_| malformed())
 }
 
-/// The same for a message of a stream.
+/// The same for a message of a stream. What is kept of it, perhaps for long, is copied: it would keep the whole
+/// of what was read with it from the connection.
 fn decode_streamed<M: Message + Default>(body: Bytes) -> Result<M, Status> {
-    M::decode(body).map_err(|_| {
+    M::decode(&*body).map_err(|_| {
         Status::internal(
             "grpc: failed to unmarshal the received message: proto: cannot parse invalid \
              wire-format data",

@@ -66,6 +66,9 @@ pub(crate) fn push_frame(message: &(impl Wire + ?Sized), out: &mut BytesMut) {
 /// Cuts a request's body into messages.
 pub(crate) struct MessageReader {
     body: Incoming,
+    /// What came last and is not cut yet: messages that lie in it as a whole are not copied.
+    chunk: Bytes,
+    /// The beginning of a message, from earlier chunks; while it holds something `chunk` is empty.
     buffer: BytesMut,
     encoding: Encoding,
     limit: usize,
@@ -80,8 +83,17 @@ impl MessageReader {
     /// Messages above `limit` bytes are refused before they are read; `threads` share the memory for
     /// large ones.
     pub(crate) fn new(body: Incoming, encoding: Encoding, limit: usize, threads: usize) -> Self {
-        let (buffer, share) = (BytesMut::new(), budget::share(threads));
-        Self { body, buffer, encoding, limit, ended: false, share, permit: Permit::default() }
+        let (chunk, buffer, share) = (Bytes::new(), BytesMut::new(), budget::share(threads));
+        Self {
+            body,
+            chunk,
+            buffer,
+            encoding,
+            limit,
+            ended: false,
+            share,
+            permit: Permit::default(),
+        }
     }
 
     /// Ends the reading; what the last message counts for goes on to whoever has the message.
@@ -123,13 +135,9 @@ impl MessageReader {
         }
     }
 
-    /// A message that came in one piece is not copied.
     fn push(&mut self, data: Bytes) {
         if self.buffer.is_empty() {
-            match data.try_into_mut() {
-                Ok(data) => self.buffer = data,
-                Err(data) => self.buffer.extend_from_slice(&data),
-            }
+            self.chunk = data;
         } else {
             self.buffer.extend_from_slice(&data);
         }
@@ -141,24 +149,36 @@ impl MessageReader {
     }
 
     fn take_message(&mut self) -> Result<Option<Bytes>, Status> {
-        if self.buffer.len() < PREFIX {
-            return Ok(None);
+        let waiting = if self.buffer.is_empty() { &self.chunk[..] } else { &self.buffer[..] };
+        if let Some((&[flag, ref length @ ..], _)) = waiting.split_first_chunk::<PREFIX>() {
+            let length = u32::from_be_bytes(*length) as usize;
+            if length > self.limit {
+                return Err(too_large(length, self.limit));
+            }
+            if waiting.len() >= PREFIX + length {
+                return self.message(flag, length).map(Some);
+            }
+            // Room grows with what arrives: an announced length alone costs nothing.
+            self.permit.grow_to(waiting.len(), self.share)?;
         }
-        let flag = self.buffer[0];
-        let length = (&self.buffer[1..PREFIX]).get_u32() as usize;
-        if length > self.limit {
-            return Err(too_large(length, self.limit));
+        if !self.chunk.is_empty() {
+            self.buffer.extend_from_slice(&std::mem::take(&mut self.chunk));
         }
-        // Room grows with what arrives: an announced length alone costs nothing.
-        if self.buffer.len() < PREFIX + length {
-            self.permit.grow_to(self.buffer.len(), self.share)?;
-            return Ok(None);
-        }
-        self.buffer.advance(PREFIX);
-        let message = self.buffer.split_to(length).freeze();
+        Ok(None)
+    }
+
+    /// Cuts off a message that is there as a whole.
+    fn message(&mut self, flag: u8, length: usize) -> Result<Bytes, Status> {
+        let message = if self.buffer.is_empty() {
+            self.chunk.advance(PREFIX);
+            self.chunk.split_to(length)
+        } else {
+            self.buffer.advance(PREFIX);
+            self.buffer.split_to(length).freeze()
+        };
         match (flag, self.encoding) {
-            (0, _) => Ok(Some(message)),
-            (1, Encoding::Gzip) => unzip(&message, self.limit).map(Some),
+            (0, _) => Ok(message),
+            (1, Encoding::Gzip) => unzip(&message, self.limit),
             (1, Encoding::Identity) => {
                 Err(Status::internal("grpc: compressed flag set with identity or empty encoding"))
             }
