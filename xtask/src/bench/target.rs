@@ -7,6 +7,8 @@ pub(super) enum Want {
     RatioAtMost(f64),
     /// The ratio of etched to etcd, at least.
     RatioAtLeast(f64),
+    /// The same, but only with the full number of keys: it falls as they grow.
+    RatioAtMostWhenFull(f64),
     /// etched's figure by itself, at most.
     AtMost(f64),
     /// The same, but only with the full number of keys: it grows with them.
@@ -46,9 +48,11 @@ impl Want {
         let (number, met) = match self {
             Self::RatioAtMost(bound) => (ratio, ratio <= bound),
             Self::RatioAtLeast(bound) => (ratio, ratio >= bound),
-            Self::AtMost(bound) => (ours, ours <= bound),
-            Self::AtMostWhenFull(_) if !full => return Verdict::Unknown,
-            Self::AtMostWhenFull(bound) => (ours, ours <= bound),
+            Self::AtMostWhenFull(_) | Self::RatioAtMostWhenFull(_) if !full => {
+                return Verdict::Unknown;
+            }
+            Self::RatioAtMostWhenFull(bound) => (ratio, ratio <= bound),
+            Self::AtMost(bound) | Self::AtMostWhenFull(bound) => (ours, ours <= bound),
         };
         match (number.is_nan(), met) {
             (true, _) => Verdict::Unknown,
@@ -60,7 +64,9 @@ impl Want {
     /// The bound on the ratio, if it is one.
     pub(super) fn ratio(self) -> Option<f64> {
         match self {
-            Self::RatioAtMost(bound) | Self::RatioAtLeast(bound) => Some(bound),
+            Self::RatioAtMost(bound)
+            | Self::RatioAtLeast(bound)
+            | Self::RatioAtMostWhenFull(bound) => Some(bound),
             Self::AtMost(_) | Self::AtMostWhenFull(_) => None,
         }
     }
@@ -68,7 +74,9 @@ impl Want {
     /// In words, for the table.
     pub(super) fn text(self) -> String {
         match self {
-            Self::RatioAtMost(bound) => format!("ratio <= {}", short(bound)),
+            Self::RatioAtMost(bound) | Self::RatioAtMostWhenFull(bound) => {
+                format!("ratio <= {}", short(bound))
+            }
             Self::RatioAtLeast(bound) => format!("ratio >= {}", short(bound)),
             Self::AtMost(bound) | Self::AtMostWhenFull(bound) => format!("<= {}", short(bound)),
         }
@@ -104,6 +112,8 @@ mod tests {
         assert_eq!(Want::RatioAtMost(0.5).judge(0.1, f64::NAN, true), Verdict::Unknown);
         assert_eq!(Want::AtMostWhenFull(9.0).judge(1.0, 1.0, false), Verdict::Unknown);
         assert_eq!(Want::AtMostWhenFull(9.0).judge(10.0, 1.0, true), Verdict::Missed);
+        assert_eq!(Want::RatioAtMostWhenFull(0.5).judge(1.0, 0.9, false), Verdict::Unknown);
+        assert_eq!(Want::RatioAtMostWhenFull(0.5).judge(1.0, 0.9, true), Verdict::Missed);
     }
 
     #[test]

@@ -85,10 +85,10 @@ const FULL_KEYS: u64 = 1_000_000;
 impl Scale {
     pub(super) const FULL: Self = Self {
         rounds: 3,
-        requests: 200_000,
+        requests: 150_000,
         keys: FULL_KEYS,
         few_keys: 100_000,
-        seconds: 10,
+        seconds: 6,
         old_versions: 1_000_000,
         behind: 100_000,
         leases: 100_000,
