@@ -30,7 +30,7 @@ const COPY: &str = "/data/member/snap/db.new";
 
 /// The store's file on the fake disk.
 #[derive(Debug)]
-struct SimMedium(SimDisk);
+pub(crate) struct SimMedium(pub(crate) SimDisk);
 
 #[derive(Debug)]
 struct SimBackend(SimFile);

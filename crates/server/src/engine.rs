@@ -125,14 +125,23 @@ impl<D: Disk> Engine<D> {
         let mut events = Vec::new();
         while !self.stopping {
             self.shared.inbox.take(&mut events, self.next_deadline());
-            for event in events.drain(..) {
-                self.on_event(event)?;
-            }
-            let now = Instant::now();
-            self.turn(now)?;
-            if self.applier.is_sweeping() && now >= self.next_sweep {
-                self.sweep(now)?;
-            }
+            self.round(&mut events)?;
+        }
+        Ok(())
+    }
+
+    /// Everything that is to be done after `events`; empties them.
+    ///
+    /// # Errors
+    /// [`Fatal`]: the process must stop.
+    pub(crate) fn round(&mut self, events: &mut Vec<Event>) -> Result<(), Fatal> {
+        for event in events.drain(..) {
+            self.on_event(event)?;
+        }
+        let now = Instant::now();
+        self.turn(now)?;
+        if self.applier.is_sweeping() && now >= self.next_sweep {
+            self.sweep(now)?;
         }
         Ok(())
     }

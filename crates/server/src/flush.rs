@@ -273,6 +273,13 @@ impl Flusher {
         }
     }
 
+    /// One commit of what waits, on the caller's thread.
+    #[cfg(all(test, debug_assertions))]
+    pub(crate) fn commit_waiting(&mut self) -> Result<bool, StorageError> {
+        let state = std::mem::take(&mut *self.shared.flush.state.lock());
+        self.commit(state, Durability::Buffered)
+    }
+
     /// Puts the next slice of removals into the commit, if it is time for one.
     fn take_removals(&mut self, state: &mut State, stop: bool) {
         let commit = &mut state.commit;

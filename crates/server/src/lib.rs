@@ -35,6 +35,9 @@ mod removals;
 mod request;
 mod run;
 mod shared;
+// The record is of unoptimized code: what an optimizer leaves out is not ours to count.
+#[cfg(all(test, debug_assertions))]
+mod work_tests;
 
 use std::path::PathBuf;
 
