@@ -345,6 +345,28 @@ fn a_crash_at_any_step_of_the_first_start_leaves_a_member_that_knows_itself() {
     }
 }
 
+#[test]
+fn a_defragmented_file_is_not_ahead_of_the_commit_index_in_the_log() {
+    let disk = SimDisk::new();
+    let booted = start(&disk).expect("a fresh member");
+    with_member(booted, async |shared, _| {
+        let put = pb::PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
+        propose(&shared, Field::Put, &put).await.expect("the disk works");
+        shared.flush.commit_now().await.expect("the flusher writes all");
+        crate::defragment::run(Arc::clone(&shared)).await.expect("there is room");
+        disk.crash_after(0);
+    });
+    disk.restart(Loss::Unsynced);
+    let storage = Storage::open_on(Arc::new(SimMedium(disk.clone())), Default::default());
+    let (_, store) = storage.expect("a whole file");
+    let (dir, mark) = (Path::new("/data/member/wal"), Default::default());
+    let options = etched_wal::Options::default();
+    let (_, log) = etched_wal::Wal::open(disk, dir, &mark, &options).expect("a whole log");
+    assert!(store.applied.index > 0, "the copy took the put along");
+    let commit = log.hard_state.commit;
+    assert!(commit >= store.applied.index, "{commit} is below {:?}", store.applied);
+}
+
 async fn set_alarm(shared: &Shared, action: pb::alarm_request::AlarmAction) {
     let alarm = pb::AlarmType::Nospace as i32;
     let request = pb::AlarmRequest { action: action as i32, member_id: 7, alarm };
