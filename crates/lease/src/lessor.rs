@@ -7,6 +7,7 @@ use bytes::Bytes;
 use etched_proto::leasepb;
 
 use crate::attached::{Attached, Chain};
+use crate::listing::Listing;
 use crate::queue::DueQueue;
 use crate::row::{self, RestoreError, Row};
 use crate::{CHECKPOINT_INTERVAL, EXPIRED_RETRY_INTERVAL, NO_LEASE, TTL_MAX};
@@ -321,8 +322,8 @@ impl Lessor {
     /// At most `max` leases that have run out, earliest first, for the leader to propose revokes.
     ///
     /// A lease is offered once; when it still exists after [`EXPIRED_RETRY_INTERVAL`], again.
-    /// Called every [`crate::EXPIRY_PASS_INTERVAL`] with [`crate::EXPIRED_PER_PASS`]. Costs
-    /// O(answer x log n); empty unless primary.
+    /// Called every [`crate::EXPIRY_PASS_INTERVAL`] with [`crate::EXPIRED_PER_PASS`], after a full
+    /// answer already after [`crate::FULL_PASS_INTERVAL`]. Costs O(answer x log n); empty unless primary.
     pub fn expired(&mut self, now: Duration, max: usize) -> Vec<i64> {
         let now = nanos(now);
         let retry_at = now.saturating_add(nanos(EXPIRED_RETRY_INTERVAL));
@@ -384,12 +385,14 @@ impl Lessor {
         Some(TimeToLive { granted: lease.ttl, remaining, keys })
     }
 
-    /// The ids of all leases, by expiry and then by id; by id alone unless primary.
+    /// The ids of all leases, as [`Listing::ids`] orders them.
     pub fn leases(&self) -> Vec<i64> {
-        let mut order: Vec<(u64, i64)> =
-            self.leases.iter().map(|(id, lease)| (lease.expiry, *id)).collect();
-        order.sort_unstable();
-        order.into_iter().map(|(_, id)| id).collect()
+        self.listing().ids()
+    }
+
+    /// All leases at this moment. To be put in order by who asks, not under a lock that others wait for.
+    pub fn listing(&self) -> Listing {
+        Listing::new(self.leases.iter().map(|(id, lease)| (lease.expiry, *id)))
     }
 
     /// The granted TTLs in seconds of all leases, in no order; for figures about the store.

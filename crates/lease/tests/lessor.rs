@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use etched_lease::{
-    CHECKPOINT_INTERVAL, Checkpoint, EXPIRED_PER_PASS, EXPIRED_RETRY_INTERVAL, Error, Lessor,
-    NO_LEASE, Options, RenewError, RestoreError, TTL_MAX, min_ttl,
+    CHECKPOINT_INTERVAL, Checkpoint, EXPIRED_PER_PASS, EXPIRED_RETRY_INTERVAL, Error,
+    FULL_PASS_INTERVAL, Lessor, NO_LEASE, Options, RenewError, RestoreError, TTL_MAX, min_ttl,
 };
 
 const START: Duration = Duration::from_secs(1_000_000);
@@ -273,7 +273,7 @@ fn a_pass_offers_at_most_what_was_asked_for_and_the_earliest_first() {
 }
 
 #[test]
-fn a_hundred_thousand_leases_expire_in_passes_of_500() {
+fn a_hundred_thousand_leases_expire_within_two_seconds_of_full_passes() {
     let mut lessor = with_leases(100_000, 10);
     let mut seen = 0;
     let mut passes = 0;
@@ -288,7 +288,8 @@ fn a_hundred_thousand_leases_expire_in_passes_of_500() {
         }
         passes += 1;
     }
-    assert_eq!((seen, passes, lessor.lease_count()), (100_000, 200, 0));
+    assert_eq!((seen, lessor.lease_count()), (100_000, 0));
+    assert!(FULL_PASS_INTERVAL * passes <= Duration::from_secs(2));
 }
 
 #[test]

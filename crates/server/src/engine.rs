@@ -385,18 +385,20 @@ impl<D: Disk> Engine<D> {
             self.next_tick = now + self.shared.config.heartbeat_interval;
         }
         if now >= self.next_expiry_pass {
-            self.expire_leases();
-            self.next_expiry_pass = now + etched_lease::EXPIRY_PASS_INTERVAL;
+            self.next_expiry_pass = now + self.expire_leases();
         }
     }
 
-    fn expire_leases(&mut self) {
+    /// Proposes revokes for leases that have run out; returns after which time to look again.
+    fn expire_leases(&mut self) -> Duration {
         let now = self.shared.now();
         let expired = self.shared.lessor.lock().expired(now, etched_lease::EXPIRED_PER_PASS);
+        let is_full = expired.len() == etched_lease::EXPIRED_PER_PASS;
         for id in expired {
             self.shared.metrics.lease_expired.inc();
             self.propose_own(Field::LeaseRevoke, &pb::LeaseRevokeRequest { id });
         }
+        if is_full { etched_lease::FULL_PASS_INTERVAL } else { etched_lease::EXPIRY_PASS_INTERVAL }
     }
 
     /// When something is due without an event; None while nothing can be.

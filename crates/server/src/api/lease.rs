@@ -20,6 +20,8 @@ use crate::quota;
 use crate::request::Field;
 use crate::shared::{Answer, Shared};
 
+/// A longer list of leases is put in order and encoded off the network thread.
+const INLINE_LEASES_MAX: usize = 1000;
 /// Answers of one keepalive stream that may wait for the wire.
 const KEEP_ALIVE_QUEUE: usize = 16;
 
@@ -74,10 +76,14 @@ pub(super) async fn leases(
     _: pb::LeaseLeasesRequest,
     _: Bytes,
 ) -> Result<Framed, Status> {
-    let ids = shared.lessor.lock().leases();
-    let leases = ids.into_iter().map(|id| pb::LeaseStatus { id }).collect();
+    let listing = shared.lessor.lock().listing();
+    let is_short = listing.count() <= INLINE_LEASES_MAX;
     let header = Some(shared.header(shared.reader.current_revision()));
-    reply(&pb::LeaseLeasesResponse { header, leases })
+    let answer = move || {
+        let leases = listing.ids().into_iter().map(|id| pb::LeaseStatus { id }).collect();
+        reply(&pb::LeaseLeasesResponse { header, leases })
+    };
+    if is_short { answer() } else { super::kv::beside(answer).await }
 }
 
 /// Renews leases as the client asks for it, one answer for each request, in their order.
