@@ -328,14 +328,15 @@ impl Applier {
                 index: applied.index,
                 reason: error.to_string(),
             };
-            self.shared.hub.notify(&events, &self.shared.reader).map_err(fatal)?.wake_all();
+            let wakes = self.shared.hub.notify(&events, &self.shared.reader).map_err(fatal)?;
+            self.shared.wakes.wake(wakes);
         }
         if std::mem::take(&mut self.revoked) {
             self.shared.revoked.notify_waiters();
         }
         let changes = self.store.take_changes();
         if let Some(floor) = changes.scheduled {
-            self.shared.hub.compacted(floor).wake_all();
+            self.shared.wakes.wake(self.shared.hub.compacted(floor));
             self.compaction_row(b"scheduledCompactRev", floor);
         }
         self.bytes += changes.records.iter().map(|(_, record)| record.bytes.len()).sum::<usize>();

@@ -29,6 +29,7 @@ use crate::inbox::Inbox;
 use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::shared::{Progress, Shared};
+use crate::wakes::WakeLanes;
 
 /// Name of the store's file: etcd's own, so that etcd started here by mistake refuses it instead of beginning
 /// an empty store of its own.
@@ -98,6 +99,7 @@ pub(crate) fn boot<D: Disk>(
         flush: crate::flush::FlushQueue::new(config.commit_bytes),
         inbox: Inbox::new(),
         lanes: (0..lanes).map(|_| Arc::new(Lane::new())).collect(),
+        wakes: WakeLanes::new(lanes),
         progress: Progress::default(),
         metrics: Metrics::new(log.member_id, crate::ETCD_VERSION),
         ids: IdGenerator::new(log.member_id, millis as u64),

@@ -68,6 +68,8 @@ pub(crate) fn set_up(local: &LocalSet, shared: &Arc<Shared>, number: usize) {
     LANE.set(number);
     local.spawn_local(deadline::run());
     local.spawn_local(Arc::clone(&shared.lanes[number]).run());
+    let woken = Arc::clone(shared);
+    local.spawn_local(async move { woken.wakes.run(number).await });
     let shared = Arc::clone(shared);
     local.spawn_local(async move { run_outgoing(&shared.inbox).await });
 }

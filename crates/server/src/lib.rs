@@ -12,6 +12,7 @@ mod api;
 mod apply;
 mod background;
 mod boot;
+mod catch_up;
 mod cluster;
 mod compactor;
 mod config;
@@ -22,6 +23,7 @@ mod defragment;
 mod engine;
 mod error;
 mod flush;
+mod gather;
 mod grpc;
 mod hash;
 mod http;
@@ -35,6 +37,7 @@ mod removals;
 mod request;
 mod run;
 mod shared;
+mod wakes;
 // The record is of unoptimized code: what an optimizer leaves out is not ours to count.
 #[cfg(all(test, debug_assertions))]
 mod work_tests;

@@ -21,6 +21,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::sync::watch;
 
 use crate::config::{Config, Listen};
+use crate::gather;
 use crate::grpc::Body;
 use crate::http::Surface;
 use crate::shared::Shared;
@@ -219,14 +220,15 @@ where
     let answer = service_fn(move |request| {
         answer(Arc::clone(&shared), service, Rc::clone(&stopping), request)
     });
-    let connection = builder.serve_connection(TokioIo::new(stream), answer);
+    let socket = gather::Socket::new(stream);
+    let connection = builder.serve_connection(TokioIo::new(socket.handle()), answer);
     let mut connection = pin!(connection);
     let stopped = wait_for_stop(stop);
     tokio::select! {
-        result = connection.as_mut() => return result,
+        result = gather::turns(&socket, connection.as_mut()) => return result,
         () = stopped => connection.as_mut().graceful_shutdown(),
     }
-    match tokio::time::timeout(DRAIN_TIMEOUT, connection).await {
+    match tokio::time::timeout(DRAIN_TIMEOUT, gather::turns(&socket, connection)).await {
         Ok(result) => result,
         Err(_) => Ok(()),
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use etched_mvcc::watch::{Budget, CatchUp};
+use etched_mvcc::watch::CatchUp;
 use etched_storage::Storage;
 use etched_wal::disk::{Disk, RealDisk};
 use tokio::runtime::Runtime;
@@ -249,29 +249,13 @@ fn spawn_engine<D: Disk>(
 }
 
 fn spawn_catch_up(
-    mut catch_up: CatchUp,
+    catch_up: CatchUp,
     shared: Arc<Shared>,
     failed: watch::Sender<Option<String>>,
 ) -> JoinHandle<()> {
     spawn("watch-catch-up", move || {
-        let budget = Budget::default();
-        while catch_up.wait() {
-            loop {
-                match catch_up.run(&shared.reader, &budget) {
-                    Ok(round) => {
-                        round.wakes.wake_all();
-                        if !round.more {
-                            break;
-                        }
-                    }
-                    Err(error) => {
-                        // What the store cannot read must not become a gap in somebody's events.
-                        shared.hub.close();
-                        let _ = failed.send(Some(format!("watchers cannot be caught up: {error}")));
-                        return;
-                    }
-                }
-            }
+        if let Err(failure) = crate::catch_up::run(catch_up, &shared) {
+            let _ = failed.send(Some(failure));
         }
     })
 }

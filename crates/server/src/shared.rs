@@ -36,6 +36,7 @@ use crate::inbox::Inbox;
 use crate::lane::{self, Lane};
 use crate::metrics::{Metrics, StateValues, Totals};
 use crate::request::{self, Field};
+use crate::wakes::WakeLanes;
 
 /// What applying an entry gave.
 #[derive(Debug)]
@@ -118,6 +119,7 @@ pub(crate) struct Shared {
     pub(crate) flush: FlushQueue,
     pub(crate) inbox: Inbox<Event>,
     pub(crate) lanes: Vec<Arc<Lane<Outcome>>>,
+    pub(crate) wakes: WakeLanes,
     pub(crate) progress: Progress,
     pub(crate) metrics: Metrics,
     pub(crate) ids: IdGenerator,

@@ -43,11 +43,14 @@ pub struct Budget {
     pub records: usize,
     /// Bytes of the records that somebody watches.
     pub bytes: usize,
+    /// Bytes given to all streams together; each gets its share, but no less than `SHARE_MIN`. It bounds
+    /// how long the threads of the streams are busy with one round.
+    pub sent: usize,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { watchers: 512, records: 10_000, bytes: 4 << 20 }
+        Self { watchers: 512, records: 10_000, bytes: 4 << 20, sent: 2 << 20 }
     }
 }
 
@@ -61,6 +64,9 @@ pub struct Round {
     /// Streams that have something to send.
     pub wakes: Wakes,
 }
+
+/// Bytes that a stream may be given in a round at least, however many there are: less would be mostly headers.
+const SHARE_MIN: usize = 4 << 10;
 
 /// Revisions that one answer holds at most while catching up, as in etcd.
 const REVISIONS_PER_ANSWER: usize = 1000;
@@ -190,7 +196,8 @@ impl Inner {
             reading.index.insert(&watcher.span, reading.members.len());
             reading.members.push(Member::new(id, cursor, watcher.wants, room));
         }
-        reading.rooms = rooms;
+        let share = (budget.sent / rooms.len()).max(SHARE_MIN);
+        reading.rooms = rooms.into_iter().map(|room| room.min(share)).collect();
         self.tail = Some(Tail::default());
         Some(reading)
     }

@@ -49,6 +49,12 @@ impl Wakes {
         self.0.is_empty()
     }
 
+    /// Those of each group together.
+    pub fn by_group(mut self) -> impl Iterator<Item = (usize, Waker)> {
+        self.0.sort_unstable_by_key(|(group, _)| *group);
+        self.into_iter()
+    }
+
     /// Adds those of another call.
     pub fn append(&mut self, mut other: Self) {
         self.0.append(&mut other.0);

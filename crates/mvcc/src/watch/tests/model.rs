@@ -213,7 +213,8 @@ impl World {
     fn budget(&mut self) -> Budget {
         let random = &mut self.random;
         let records = 1 + random.pick(&[1, 5, 1_000]);
-        Budget { watchers: 1 + random.below(8), records, bytes: random.pick(&[1, 100, 10_000]) }
+        let (bytes, sent) = (random.pick(&[1, 100, 10_000]), random.pick(&[1, 10_000, 1 << 20]));
+        Budget { watchers: 1 + random.below(8), records, bytes, sent }
     }
 
     fn open(&mut self) {

@@ -194,7 +194,7 @@ fn every_watcher_moves_on_while_others_never_catch_up() {
     stream.create(&from(2, watch_key("rare"))).expect("created");
     let other = server.open_with(200);
     other.create(&from(2, watch_key("busy"))).expect("created");
-    let budget = Budget { watchers: 2, records: 10, bytes: 1 << 20 };
+    let budget = Budget { watchers: 2, records: 10, bytes: 1 << 20, sent: 1 << 20 };
     let mut rounds = 0;
     let mut rare_seen = false;
     while !rare_seen {
@@ -272,7 +272,7 @@ fn a_round_keeps_to_its_budget_at_whole_revisions() {
     let stream = server.open();
     stream.create(&from(2, watch_range("a", "z"))).expect("created");
     drain(&stream);
-    let budget = Budget { watchers: 1, records: 4, bytes: 1 << 20 };
+    let budget = Budget { watchers: 1, records: 4, bytes: 1 << 20, sent: 1 << 20 };
     let mut sizes = Vec::new();
     while server.round(&budget).worked {
         sizes.push(drain(&stream).iter().map(|answer| answer.events.len()).sum::<usize>());
@@ -485,5 +485,34 @@ impl<F: FnOnce(&Apply) + Send> History for During<F> {
 
     fn kv_at(&self, key: &[u8], revision: i64) -> Result<Option<Bytes>, RecordsError> {
         self.apply.past.kv_at(key, revision)
+    }
+}
+
+/// What a round makes goes through threads that requests need too.
+#[test]
+fn a_round_gives_all_streams_together_no_more_than_its_share() {
+    let mut server = Server::new();
+    let value = "x".repeat(1000);
+    let last = 41;
+    while server.put("a", &value) < last {}
+    let streams: Vec<Stream> = (0..4).map(|_| server.open()).collect();
+    for (start, stream) in (2..).zip(&streams) {
+        stream.create(&from(start, watch_key("a"))).expect("created");
+        drain(stream);
+    }
+    let budget = Budget { sent: 40_000, ..Budget::default() };
+    let mut seen = vec![Vec::new(); streams.len()];
+    let mut rounds = 0;
+    while server.round(&budget).worked {
+        rounds += 1;
+        for (stream, seen) in streams.iter().zip(&mut seen) {
+            let new = event_revisions(&drain(stream));
+            assert!(!new.is_empty() && new.len() <= 10, "{} events in one round", new.len());
+            seen.extend(new);
+        }
+    }
+    assert_eq!(rounds, 4);
+    for (start, seen) in (2..).zip(seen) {
+        assert_eq!(seen, (start..=last).collect::<Vec<_>>());
     }
 }

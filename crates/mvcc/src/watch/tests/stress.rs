@@ -28,7 +28,7 @@ fn readers_see_every_revision_while_apply_compaction_and_catch_up_run() {
         let past = Arc::clone(&apply.past);
         scope.spawn(move || {
             while catch_up.wait() {
-                let budget = Budget { watchers: 3, records: 50, bytes: 2_000 };
+                let budget = Budget { watchers: 3, records: 50, bytes: 2_000, sent: 20_000 };
                 let mut more = true;
                 while more {
                     let round = catch_up.run(&*past, &budget).expect("readable");
