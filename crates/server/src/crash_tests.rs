@@ -48,7 +48,10 @@ impl Medium for SimMedium {
 
     fn open_main(&self) -> io::Result<Option<Box<dyn StorageBackend>>> {
         match self.open(MAIN, Open::Write) {
-            Ok(file) => Ok(Some(file)),
+            Ok(file) => {
+                self.0.sync_dir(Path::new("/data/member/snap"))?;
+                Ok(Some(file))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -304,6 +307,28 @@ fn a_crash_at_any_step_loses_no_acknowledged_write() {
     for seed in 0..60 {
         crash_case(seed);
     }
+}
+
+#[test]
+fn a_file_whose_defragmentation_was_killed_before_its_name_was_durable_is_not_lost_by_a_power_cut()
+{
+    let disk = SimDisk::new();
+    let puts = async |shared: Arc<Shared>, _| {
+        for number in 0..200 {
+            let (key, value) = (format!("key{number}").into(), vec![b'v'; 200].into());
+            let put = pb::PutRequest { key, value, ..Default::default() };
+            propose(&shared, Field::Put, &put).await.expect("a working disk");
+        }
+    };
+    with_member(start(&disk).expect("a fresh member"), puts);
+    let copied = disk.read(Path::new(MAIN)).expect("the store's file");
+    disk.put(Path::new(COPY), &copied).expect("a working disk");
+    disk.rename(Path::new(COPY), Path::new(MAIN)).expect("a working disk");
+    disk.restart(Loss::Process);
+    with_member(start(&disk).expect("the copy is whole"), puts);
+    disk.restart(Loss::Unsynced);
+    let booted = start(&disk).unwrap_or_else(|error| panic!("after the power cut: {error}"));
+    assert_eq!(booted.shared.reader.current_revision(), 401);
 }
 
 #[test]

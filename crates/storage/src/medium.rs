@@ -32,7 +32,8 @@ pub trait Medium: Debug + Send + Sync + 'static {
     /// The path of the main file for messages.
     fn name(&self) -> String;
 
-    /// Opens the main file, or `None` when there is none.
+    /// Opens the main file, or `None` when there is none. Its name is durable when this returns: who put it
+    /// there may have been killed on the way, and the next power cut must not bring the file before it back.
     ///
     /// # Errors
     /// The operating system's.
@@ -83,6 +84,10 @@ impl FileMedium {
             _ => Path::new("."),
         }
     }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        File::open(self.folder())?.sync_all()
+    }
 }
 
 fn if_present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
@@ -105,7 +110,9 @@ impl Medium for FileMedium {
 
     fn open_main(&self) -> io::Result<Option<Box<dyn StorageBackend>>> {
         let opened = OpenOptions::new().read(true).write(true).open(&self.main);
-        if_present(opened)?.map(backend).transpose()
+        let Some(file) = if_present(opened)? else { return Ok(None) };
+        self.sync_folder()?;
+        backend(file).map(Some)
     }
 
     fn create_copy(&self) -> io::Result<Box<dyn StorageBackend>> {
@@ -128,7 +135,7 @@ impl Medium for FileMedium {
 
     fn install_copy(&self) -> io::Result<()> {
         std::fs::rename(&self.copy, &self.main)?;
-        File::open(self.folder())?.sync_all()
+        self.sync_folder()
     }
 
     fn room(&self) -> io::Result<Room> {
