@@ -81,6 +81,20 @@ impl<'a> Kv<'a> {
     }
 }
 
+/// Bytes of value and lease in a record, which the index keeps of each put.
+pub(crate) fn tail_len(value: &[u8], lease: i64) -> u32 {
+    narrow(bytes_len(value) + number_len(lease))
+}
+
+/// The same of a record that is there.
+pub(crate) fn tail_of(record_len: usize, kv: &Kv<'_>) -> u32 {
+    narrow(record_len.saturating_sub(Kv { value: &[], lease: 0, ..*kv }.encoded_len()))
+}
+
+fn narrow(len: usize) -> u32 {
+    u32::try_from(len).expect("a record is far below 4 GiB")
+}
+
 /// The record of a deletion: only the key.
 pub(crate) fn tombstone(key: &[u8]) -> Record {
     Record { tombstone: true, bytes: Kv { key, ..Kv::default() }.encode() }

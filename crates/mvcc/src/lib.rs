@@ -19,6 +19,7 @@ mod hash;
 mod index;
 mod intervals;
 mod kv;
+mod large;
 mod leases;
 mod memory;
 mod pins;
@@ -36,6 +37,7 @@ mod write;
 
 pub use error::Error;
 pub use hash::{HashJob, KvHash};
+pub use large::{LargeRange, RangeAnswer, Window};
 pub use leases::Leases;
 pub use memory::Flushed;
 pub use reader::Reader;

@@ -17,6 +17,7 @@ use etched_proto::raw::RangeReply;
 use crate::error::Error;
 use crate::index::{Entry, Keys, Tree};
 use crate::kv::Kv;
+use crate::large::field_len;
 use crate::limit;
 use crate::record::{Record, Revision};
 use crate::shared::Core;
@@ -31,6 +32,9 @@ pub(crate) struct Selection {
     entries: Vec<Entry>,
     /// With keys only: the encoded answers to `entries`, and where each one ends.
     encoded: (BytesMut, Vec<usize>),
+    /// See [`Selection::lens`].
+    lens: Option<Vec<u32>>,
+    bytes: usize,
     /// Keys in the range, whatever the limit and the filters.
     count: usize,
 }
@@ -84,10 +88,12 @@ fn fetch_limit(request: &RangeRequest) -> Option<usize> {
     (!all).then(|| limit.saturating_add(1))
 }
 
-/// Selects from the index as of `revision`; with `total`, the count is that of the whole range.
+/// Selects from the index as of `revision`; with `total`, the count is that of the whole range; without, the
+/// length of each record is noted.
 pub(crate) fn select(tree: &Tree, request: &RangeRequest, revision: i64, total: bool) -> Selection {
     let keys = keys(request);
-    let mut selection = Selection::default();
+    let lens = (!total).then(Vec::new);
+    let mut selection = Selection { lens, ..Selection::default() };
     if request.count_only {
         selection.count = tree.count(keys, revision);
         return selection;
@@ -106,12 +112,79 @@ pub(crate) fn select(tree: &Tree, request: &RangeRequest, revision: i64, total: 
     selection
 }
 
-fn passes(request: &RangeRequest, entry: Entry) -> bool {
+pub(crate) fn passes(request: &RangeRequest, entry: Entry) -> bool {
     let inside = |revision: i64, min: i64, max: i64| {
         (max == 0 || revision <= max) && (min == 0 || revision >= min)
     };
     inside(entry.main(), request.min_mod_revision, request.max_mod_revision)
         && inside(entry.created(), request.min_create_revision, request.max_create_revision)
+}
+
+/// What an answer will be, before any of its records is read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Measure {
+    /// Keys in the answer.
+    pub(crate) keys: usize,
+    /// Bytes of them, as fields `kvs`. Of another order than the keys' only about that many.
+    pub(crate) bytes: usize,
+    pub(crate) more: bool,
+    pub(crate) count: usize,
+    /// The limit ended the counting.
+    cut_short: bool,
+}
+
+/// Measures an answer that is not only a count.
+pub(crate) fn measure(tree: &Tree, request: &RangeRequest, revision: i64) -> Measure {
+    let limit = fetch_limit(request).unwrap_or(usize::MAX);
+    let by_value = request.sort_target == SortTarget::Value as i32;
+    let cut = if by_value { usize::MAX } else { cut(request) };
+    let (mut measure, mut passing) = (Measure::default(), 0);
+    tree.visit(keys(request), revision, |key, entry| {
+        measure.count += 1;
+        if passes(request, entry) {
+            passing += 1;
+            if passing <= cut {
+                measure.bytes += field_len(kv_len(request, key, entry));
+            }
+        }
+        if measure.count < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    measure.cut_short = measure.count == limit;
+    measure.keys = passing.min(cut);
+    measure.more = passing > cut;
+    measure
+}
+
+impl Measure {
+    /// With the count of all keys in the range.
+    pub(crate) fn counted(mut self, tree: &Tree, request: &RangeRequest, revision: i64) -> Self {
+        if std::mem::take(&mut self.cut_short) {
+            self.count = tree.count(keys(request), revision);
+        }
+        self
+    }
+}
+
+/// Whether the keys of the answer are the first ones of the range that pass, in their order.
+pub(crate) fn is_key_order(request: &RangeRequest) -> bool {
+    request.sort_target == SortTarget::Key as i32 && order(request) != Some(true)
+}
+
+/// Bytes of a key's answer, without its field's head.
+pub(crate) fn kv_len(request: &RangeRequest, key: &[u8], entry: Entry) -> usize {
+    let tail = if is_index_only(request) { 0 } else { entry.tail() as usize };
+    key_only(key, entry).encoded_len() + tail
+}
+
+/// A key's answer when only keys are wanted.
+pub(crate) fn key_only(key: &[u8], entry: Entry) -> Kv<'_> {
+    Kv {
+        key,
+        create_revision: entry.created(),
+        mod_revision: entry.main(),
+        version: entry.version(),
+        ..Kv::default()
+    }
 }
 
 /// Whether the answer comes from the index alone: it then lacks the lease, as etcd's does since 3.7.
@@ -124,17 +197,29 @@ impl Selection {
         self.entries.push(entry);
         if is_index_only(request) {
             let (out, ends) = &mut self.encoded;
-            let kv = Kv {
-                key,
-                create_revision: entry.created(),
-                mod_revision: entry.main(),
-                version: entry.version(),
-                ..Kv::default()
-            };
+            let kv = key_only(key, entry);
             out.reserve(kv.encoded_len());
             kv.encode_into(out);
             ends.push(out.len());
+            self.bytes = out.len();
+            return;
         }
+        let len = field_len(kv_len(request, key, entry));
+        self.bytes += len;
+        if let Some(lens) = &mut self.lens {
+            lens.push(len as u32);
+        }
+    }
+
+    /// What each record of `entries` takes in the answer; only for a part of a stream, and not when the answer
+    /// is made of the index alone.
+    pub(crate) fn lens(&self) -> &[u32] {
+        self.lens.as_deref().unwrap_or_default()
+    }
+
+    /// Bytes of the records that were selected.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(crate) fn len(&self) -> usize {

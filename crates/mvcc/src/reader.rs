@@ -9,7 +9,10 @@ use etched_proto::raw::{RangeReply, TxnReply};
 
 use crate::error::Error;
 use crate::hash::KvHash;
-use crate::range;
+use crate::index::Tree;
+use crate::large::{LargeRange, RangeAnswer};
+use crate::pins::Pin;
+use crate::range::{self, Measure};
 use crate::record::{Record, RecordsError, Revision};
 use crate::shared::Core;
 use crate::stream::RangeStream;
@@ -33,20 +36,74 @@ impl Reader {
     /// [`Error::Compacted`], [`Error::FutureRevision`], [`Error::UnknownSortTarget`] (only for a request that
     /// [`check::range`](crate::check::range) refuses), [`Error::Records`].
     pub fn range(&self, request: &RangeRequest) -> Result<(RangeReply, i64), Error> {
-        let shared = self.core.shared.read();
-        let (revision, current) = (shared.resolve(request.revision)?, shared.current);
-        range::check_target(request)?;
-        if range::is_small(&shared.tree, request, revision, current) {
-            let selection = range::select(&shared.tree, request, revision, true);
-            let revisions = selection.revisions(request);
-            let records = self.core.fetch_held(shared, &revisions)?;
-            return Ok((selection.answer(request, records)?, current));
+        if let Some(answer) = self.range_at_once(request, usize::MAX)? {
+            return Ok(answer);
         }
-        let (tree, _pin) = (shared.tree.clone(), self.core.pins.pin(revision));
-        drop(shared);
+        let (tree, revision, current, _pin) = self.at(request)?;
         let selection = range::select(&tree, request, revision, true);
         drop(tree);
         Ok((self.core.answer(request, selection)?, current))
+    }
+
+    /// As [`Reader::range`] when that is quick and its records take `bytes_max` bytes at most; else none.
+    ///
+    /// # Errors
+    /// Those of [`Reader::range`].
+    pub fn range_at_once(
+        &self,
+        request: &RangeRequest,
+        bytes_max: usize,
+    ) -> Result<Option<(RangeReply, i64)>, Error> {
+        let shared = self.core.shared.read();
+        let (revision, current) = (shared.resolve(request.revision)?, shared.current);
+        range::check_target(request)?;
+        if !range::is_small(&shared.tree, request, revision, current) {
+            return Ok(None);
+        }
+        let selection = range::select(&shared.tree, request, revision, true);
+        if selection.bytes() > bytes_max {
+            return Ok(None);
+        }
+        let records = self.core.fetch_held(shared, &selection.revisions(request))?;
+        Ok(Some((selection.answer(request, records)?, current)))
+    }
+
+    /// The index, the revision that a request reads there, the current one.
+    fn at(&self, request: &RangeRequest) -> Result<(Tree, i64, i64, Pin), Error> {
+        let shared = self.core.shared.read();
+        let (revision, current) = (shared.resolve(request.revision)?, shared.current);
+        range::check_target(request)?;
+        Ok((shared.tree.clone(), revision, current, self.core.pins.pin(revision)))
+    }
+
+    /// As [`Reader::range`] up to about `bytes_max` bytes; what is larger comes window by window where that can
+    /// be. Beside it the current revision.
+    ///
+    /// # Errors
+    /// Those of [`Reader::range`].
+    pub fn answer(
+        &self,
+        request: &RangeRequest,
+        bytes_max: usize,
+    ) -> Result<(RangeAnswer, i64), Error> {
+        let (tree, revision, current, pin) = self.at(request)?;
+        let measure = if request.count_only {
+            Measure::default()
+        } else {
+            range::measure(&tree, request, revision)
+        };
+        let answer = if measure.bytes <= bytes_max {
+            let selection = range::select(&tree, request, revision, true);
+            drop(tree);
+            RangeAnswer::Reply(self.core.answer(request, selection)?)
+        } else if range::is_key_order(request) {
+            let core = Arc::clone(&self.core);
+            let measure = measure.counted(&tree, request, revision);
+            RangeAnswer::Large(LargeRange::new(core, request.clone(), revision, measure, pin))
+        } else {
+            RangeAnswer::Heavy
+        };
+        Ok((answer, current))
     }
 
     /// Answers a range in chunks that aim at `max_request_bytes`, as etcd sizes them: 10 keys at first,

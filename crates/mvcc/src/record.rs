@@ -58,6 +58,27 @@ pub trait Records: Send + Sync {
         Ok(())
     }
 
+    /// Calls `visit` with the place in `revisions`, which ascend, and the bytes of each one's record, in
+    /// that order; a revision that is not there is passed over.
+    ///
+    /// Large answers come through here: a medium that reads neighbours cheaper than single records overrides
+    /// it.
+    ///
+    /// # Errors
+    /// [`RecordsError`] when the medium fails or a checksum does not match.
+    fn visit_sorted(
+        &self,
+        revisions: &[Revision],
+        visit: &mut dyn FnMut(usize, &[u8]),
+    ) -> Result<(), RecordsError> {
+        for (place, &revision) in revisions.iter().enumerate() {
+            if let Some(record) = self.get(revision)? {
+                visit(place, &record.bytes);
+            }
+        }
+        Ok(())
+    }
+
     /// Calls `visit` for every record in `from..until`, in order, until it breaks.
     ///
     /// # Errors

@@ -170,7 +170,7 @@ fn unwrap_all(found: Vec<Option<Record>>) -> Vec<Record> {
 }
 
 /// The index names a record that nobody has: going on would answer with less than was written.
-fn lost(revision: Revision) -> ! {
+pub(crate) fn lost(revision: Revision) -> ! {
     let Revision { main, sub } = revision;
     panic!("record {main}/{sub} is named by the key index but neither in memory nor in storage");
 }

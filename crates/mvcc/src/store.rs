@@ -23,7 +23,7 @@ use crate::compact::Compaction;
 use crate::error::Error;
 use crate::hash::{HashJob, Hashes};
 use crate::index::{Builder, Built, Entry, Keys, Tree};
-use crate::kv::Kv;
+use crate::kv::{Kv, tail_of};
 use crate::leases::Leases;
 use crate::limit;
 use crate::memory::{Flushed, MemoryTable};
@@ -354,7 +354,8 @@ fn add(builder: &mut Builder, revision: Revision, record: &Record) -> Result<(),
     if record.tombstone {
         builder.push(kv.key, Entry::tombstone(revision), 0);
     } else if kv.version > 0 {
-        builder.push(kv.key, Entry::put(revision, kv.create_revision, kv.version), kv.lease);
+        let tail = tail_of(record.bytes.len(), &kv);
+        builder.push(kv.key, Entry::put(revision, kv.create_revision, kv.version, tail), kv.lease);
     } else {
         let Revision { main, sub } = revision;
         return Err(RecordsError(format!("record {main}/{sub} is a put without a version")));

@@ -18,7 +18,7 @@ use crate::shared::{Core, resolve};
 
 /// Keys of the first chunk, at most.
 const FIRST_CHUNK_KEYS: i64 = 10;
-/// Records fetched at once: what a chunk may overshoot its bound by, in records.
+/// Keys by which the end of a chunk that grows too large is chosen.
 const BATCH: usize = limit(64, 2);
 
 /// One message of a [`RangeStream`].
@@ -123,26 +123,25 @@ impl RangeStream {
         Ok(Chunk { reply, last: None })
     }
 
-    /// The records of a chunk up to its limit and to twice the size aimed at, and their size in a reply.
+    /// The records of a chunk up to its limit and to about twice the size aimed at, and their size in a reply.
     fn records(&self, selection: Selection) -> Result<(Vec<Bytes>, usize), Error> {
         let limit = usize::try_from(self.request.limit).unwrap_or(usize::MAX);
         let revisions = selection.revisions(&self.request);
-        if revisions.is_empty() {
-            let reply = selection.answer(&self.request, Vec::new())?;
-            let bytes = reply.kvs.iter().map(kv_bytes).sum();
-            return Ok((reply.kvs, bytes));
-        }
-        let (mut kvs, mut bytes) = (Vec::new(), 0);
-        for batch in revisions[..limit.min(revisions.len())].chunks(BATCH) {
-            for record in self.core.fetch(batch)? {
-                let kv = self.trim(record.bytes)?;
-                bytes += kv_bytes(&kv);
-                kvs.push(kv);
-            }
-            if bytes > 2 * self.target_bytes {
-                break;
-            }
-        }
+        let kvs: Vec<Bytes> = if revisions.is_empty() {
+            selection.answer(&self.request, Vec::new())?.kvs
+        } else {
+            let mut bytes = 0;
+            let mut fits = |len: u32| {
+                let fits = bytes <= 2 * self.target_bytes;
+                bytes += len as usize;
+                fits
+            };
+            let lens = selection.lens().iter().take(limit);
+            let keys = lens.take_while(|&&len| fits(len)).count().next_multiple_of(BATCH);
+            let records = self.core.fetch(&revisions[..keys.min(limit).min(revisions.len())])?;
+            records.into_iter().map(|record| self.trim(record.bytes)).collect::<Result<_, _>>()?
+        };
+        let bytes = kvs.iter().map(kv_bytes).sum();
         Ok((kvs, bytes))
     }
 

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 
 use crate::error::Error;
 use crate::index::{Entry, Keys, NOW, Tree};
-use crate::kv::{Kv, tombstone};
+use crate::kv::{Kv, tail_len, tombstone};
 use crate::leases::Leases;
 use crate::range;
 use crate::record::{Record, Revision};
@@ -110,7 +110,8 @@ impl<'a> Write<'a> {
         let value = if request.ignore_value { &kept.value } else { &request.value };
         let lease = if request.ignore_lease { kept.lease } else { request.lease };
         let revision = self.next();
-        let before = self.tree.write(&request.key, revision, false).filter(|e| e.is_live());
+        let tail = tail_len(value, lease);
+        let before = self.tree.write(&request.key, revision, Some(tail)).filter(|e| e.is_live());
         let kv = Kv {
             key: &request.key,
             create_revision: before.map_or(revision.main, Entry::created),
@@ -160,7 +161,7 @@ impl<'a> Write<'a> {
         });
         for (key, _) in &found {
             let revision = self.next();
-            self.tree.write(key, revision, true);
+            self.tree.write(key, revision, None);
             self.made.push((revision, tombstone(key)));
             let lease = self.leases.lease_of(key);
             if lease != 0 {

@@ -97,6 +97,7 @@ pub(crate) fn boot<D: Disk>(
         cluster: RwLock::new(cluster),
         storage,
         flush: crate::flush::FlushQueue::new(config.commit_bytes),
+        large: crate::api::LargeAnswers::default(),
         inbox: Inbox::new(),
         lanes: (0..lanes).map(|_| Arc::new(Lane::new())).collect(),
         wakes: WakeLanes::new(lanes),

@@ -26,6 +26,7 @@ use prost::Message as _;
 use tokio::sync::{Notify, oneshot};
 use tonic::{Code, Status};
 
+use crate::api::LargeAnswers;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::deadline::{Elapsed, within};
@@ -117,6 +118,7 @@ pub(crate) struct Shared {
     pub(crate) cluster: RwLock<Cluster>,
     pub(crate) storage: Arc<Storage>,
     pub(crate) flush: FlushQueue,
+    pub(crate) large: LargeAnswers,
     pub(crate) inbox: Inbox<Event>,
     pub(crate) lanes: Vec<Arc<Lane<Outcome>>>,
     pub(crate) wakes: WakeLanes,

@@ -236,6 +236,22 @@ impl Writer {
 }
 
 impl Records for Storage {
+    fn visit_sorted(
+        &self,
+        revisions: &[Revision],
+        visit: &mut dyn FnMut(usize, &[u8]),
+    ) -> std::result::Result<(), RecordsError> {
+        Records::visit_sorted(&*self.view(), revisions, visit)
+    }
+
+    fn get_many(
+        &self,
+        revisions: &[Revision],
+        found: &mut Vec<Option<Record>>,
+    ) -> std::result::Result<(), RecordsError> {
+        Records::get_many(&*self.view(), revisions, found)
+    }
+
     fn get(&self, revision: Revision) -> std::result::Result<Option<Record>, RecordsError> {
         Records::get(&*self.view(), revision)
     }

@@ -2,7 +2,7 @@
 
 use crate::record::Revision;
 
-/// One change of a key: 28 bytes, since there are millions.
+/// One change of a key: 32 bytes, since there are millions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(Rust, packed(4))]
 pub(crate) struct Entry {
@@ -11,26 +11,29 @@ pub(crate) struct Entry {
     /// 0 in a tombstone, else at least 1.
     version: i64,
     sub: u32,
+    /// Bytes of the record that are not key, revisions and version: so how long an answer will be is known
+    /// before any record is read. 0 in a tombstone.
+    tail: u32,
 }
 
 impl Entry {
-    pub(crate) fn put(revision: Revision, created: i64, version: i64) -> Self {
+    pub(crate) fn put(revision: Revision, created: i64, version: i64, tail: u32) -> Self {
         debug_assert!(version > 0, "a put has a version");
-        Self { main: revision.main, created, version, sub: sub_of(revision) }
+        Self { main: revision.main, created, version, sub: sub_of(revision), tail }
     }
 
     pub(crate) fn tombstone(revision: Revision) -> Self {
-        Self { main: revision.main, created: 0, version: 0, sub: sub_of(revision) }
+        Self { main: revision.main, created: 0, version: 0, sub: sub_of(revision), tail: 0 }
     }
 
-    /// The change of a key that stood at `before`.
-    pub(super) fn next(before: Option<Self>, revision: Revision, deleted: bool) -> Self {
+    /// The change of a key that stood at `before`: a put with this tail, or without one a deletion.
+    pub(super) fn next(before: Option<Self>, revision: Revision, put: Option<u32>) -> Self {
+        let Some(tail) = put else { return Self::tombstone(revision) };
         match before {
-            _ if deleted => Self::tombstone(revision),
             Some(before) if before.is_live() => {
-                Self::put(revision, before.created, before.version + 1)
+                Self::put(revision, before.created, before.version + 1, tail)
             }
-            _ => Self::put(revision, revision.main, 1),
+            _ => Self::put(revision, revision.main, 1, tail),
         }
     }
 
@@ -49,6 +52,10 @@ impl Entry {
 
     pub(crate) fn version(self) -> i64 {
         self.version
+    }
+
+    pub(crate) fn tail(self) -> u32 {
+        self.tail
     }
 
     pub(crate) fn is_live(self) -> bool {

@@ -67,19 +67,24 @@ impl Leaf {
     }
 
     /// Adds a change, the newest of the whole store, to a key; what the key's latest one was.
-    pub(super) fn write(&mut self, key: &[u8], revision: Revision, deleted: bool) -> Option<Entry> {
+    pub(super) fn write(
+        &mut self,
+        key: &[u8],
+        revision: Revision,
+        put: Option<u32>,
+    ) -> Option<Entry> {
         match self.keys.search(key) {
-            Ok(slot) => Some(self.supersede(slot, revision, deleted)),
+            Ok(slot) => Some(self.supersede(slot, revision, put)),
             Err(slot) => {
-                self.insert(slot, key, Entry::next(None, revision, deleted));
+                self.insert(slot, key, Entry::next(None, revision, put));
                 None
             }
         }
     }
 
-    fn supersede(&mut self, slot: usize, revision: Revision, deleted: bool) -> Entry {
+    fn supersede(&mut self, slot: usize, revision: Revision, put: Option<u32>) -> Entry {
         let before = self.latest[slot];
-        let entry = Entry::next(Some(before), revision, deleted);
+        let entry = Entry::next(Some(before), revision, put);
         let was_clean = before.is_live() && !self.older.has(slot);
         self.latest[slot] = entry;
         self.older.push(slot, before);

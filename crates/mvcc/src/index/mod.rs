@@ -86,9 +86,15 @@ impl Tree {
         self.root.find(key).and_then(|(leaf, slot)| leaf.at(slot, main))
     }
 
-    /// Adds a change, the newest of all. The key's latest change before it, which may be a tombstone.
-    pub(crate) fn write(&mut self, key: &[u8], revision: Revision, deleted: bool) -> Option<Entry> {
-        let (before, split) = self.root.write(key, revision, deleted);
+    /// Adds a change, the newest of all: a put whose record has this tail (see [`Entry`]), or without one a
+    /// deletion. The key's latest change before it, which may be a tombstone.
+    pub(crate) fn write(
+        &mut self,
+        key: &[u8],
+        revision: Revision,
+        put: Option<u32>,
+    ) -> Option<Entry> {
+        let (before, split) = self.root.write(key, revision, put);
         if let Some((separator, right)) = split {
             let left = self.root.clone();
             let separators = std::iter::once(separator.as_slice());

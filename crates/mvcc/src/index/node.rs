@@ -59,16 +59,16 @@ impl Child {
         &mut self,
         key: &[u8],
         revision: Revision,
-        deleted: bool,
+        put: Option<u32>,
     ) -> (Option<Entry>, Option<Split>) {
         let node = Arc::make_mut(&mut self.node);
         let before = match node {
             Node::Leaf(leaf) => {
-                let before = leaf.write(key, revision, deleted);
+                let before = leaf.write(key, revision, put);
                 self.sums = leaf.sums();
                 before
             }
-            Node::Inner(inner) => inner.write(key, revision, deleted, &mut self.sums),
+            Node::Inner(inner) => inner.write(key, revision, put, &mut self.sums),
         };
         let split = node.split_if_over_full();
         if split.is_some() {
@@ -241,13 +241,13 @@ impl Inner {
         &mut self,
         key: &[u8],
         revision: Revision,
-        deleted: bool,
+        put: Option<u32>,
         sums: &mut Sums,
     ) -> Option<Entry> {
         let place = self.place(key);
         let child = &mut self.children[place];
         sums.subtract(child.sums);
-        let (before, split) = child.write(key, revision, deleted);
+        let (before, split) = child.write(key, revision, put);
         sums.add(child.sums);
         if let Some((separator, right)) = split {
             sums.add(right.sums);

@@ -121,7 +121,7 @@ fn rebuilt(model: &Model) -> Tree {
     for (key, changes) in model {
         let mut before = None;
         for &(revision, dead) in changes {
-            let entry = Entry::next(before, revision, dead);
+            let entry = Entry::next(before, revision, (!dead).then_some(1));
             before = Some(entry);
             all.push((revision, key, entry));
         }
@@ -152,7 +152,7 @@ proptest! {
                     // Many writes belong to the revision of the one before, unless that was compacted.
                     (main, sub) = if nth % 4 == 0 && main > floor { (main, sub + 1) } else { (main + 1, 0) };
                     let revision = Revision { main, sub };
-                    let before = tree.write(&key, revision, dead).filter(|entry| entry.is_live());
+                    let before = tree.write(&key, revision, (!dead).then_some(1)).filter(|entry| entry.is_live());
                     let changes = model.entry(key).or_default();
                     let expected = changes.last().filter(|(_, dead)| !dead).map(|(revision, _)| *revision);
                     prop_assert_eq!(before.map(Entry::revision), expected);
@@ -189,7 +189,7 @@ proptest! {
         for (nth, key) in keys.iter().enumerate() {
             let revision = Revision { main: nth as i64 + 2, sub: 0 };
             let lease = nth as i64 % 3;
-            builder.push(key, Entry::put(revision, revision.main, 1), lease);
+            builder.push(key, Entry::put(revision, revision.main, 1, 1), lease);
             model.insert(key.clone(), (revision, lease));
         }
         let built = builder.finish();
@@ -206,10 +206,10 @@ fn tree_shrinks_when_its_keys_are_deleted_and_swept() {
     let mut tree = Tree::default();
     let name = |nth: i64| format!("{nth:06}").into_bytes();
     for nth in 0..1000 {
-        tree.write(&name(nth), Revision { main: nth + 2, sub: 0 }, false);
+        tree.write(&name(nth), Revision { main: nth + 2, sub: 0 }, Some(1));
     }
     for nth in (0..1000).filter(|nth| nth % 100 != 0) {
-        tree.write(&name(nth), Revision { main: nth + 2000, sub: 0 }, true);
+        tree.write(&name(nth), Revision { main: nth + 2000, sub: 0 }, None);
     }
     assert_eq!(tree.count(Keys::ALL, NOW), 10);
     assert_eq!(tree.count(Keys::ALL, 1001), 1000);

@@ -5,14 +5,14 @@ use std::ops::ControlFlow;
 
 use bytes::{Bytes, BytesMut};
 use etched_proto::etcdserverpb::{DeleteRangeResponse, RangeRequest, RangeResponse};
-use etched_proto::raw::Wire;
+use etched_proto::raw::{RangeReply, Wire};
 use proptest::prelude::*;
 use prost::Message;
 
 use super::fake::Rig;
 use super::model::Model;
 use super::requests::{Step, all, beginning, settle, settle_txn, step};
-use crate::{Answer, Error, HashJob, KvHash, check};
+use crate::{Answer, Error, HashJob, KvHash, RangeAnswer, Reader, check};
 
 /// What a reply of ours says, as the generated message.
 pub(super) fn decoded<M: Message + Default>(reply: &impl Wire) -> M {
@@ -89,6 +89,7 @@ impl Replay {
                 let reply = rig.store.reader().range(range);
                 let reply = reply.map(|(reply, current)| {
                     assert_eq!(current, model.current());
+                    by_windows(&rig.store.reader(), range, &reply);
                     decoded(&reply)
                 });
                 assert_eq!(reply, model.range(range));
@@ -238,4 +239,29 @@ proptest! {
             replay.step(&Step::HashKv(replay.model.current() - revision));
         }
     }
+}
+
+/// However an answer in key order is cut into windows, it is the plain one to the byte.
+fn by_windows(reader: &Reader, request: &RangeRequest, plain: &RangeReply) {
+    let mut range = match reader.answer(request, 0).unwrap().0 {
+        RangeAnswer::Reply(reply) => return assert_eq!(&reply, plain),
+        RangeAnswer::Heavy => return,
+        RangeAnswer::Large(range) => range,
+    };
+    let mut sent = BytesMut::new();
+    for bytes_max in [1, 30, 500].into_iter().cycle() {
+        if range.is_done() {
+            break;
+        }
+        let window = range.window(bytes_max, true).unwrap().unwrap();
+        let again = range.window(bytes_max, false).unwrap();
+        assert!(again.is_none_or(|again| again == window), "a window is the same each time");
+        window.blocks.iter().for_each(|block| sent.extend_from_slice(block));
+        range.pass(&window);
+    }
+    assert_eq!(sent.len(), range.bytes(), "the length was known before");
+    range.head().write(&mut sent);
+    let mut expected = BytesMut::new();
+    plain.write(&mut expected);
+    assert_eq!(sent, expected);
 }

@@ -14,7 +14,9 @@ use etched_proto::raw::Wire;
 
 use super::fake::Rig;
 use super::replay::decoded;
-use crate::{Answer, CompactState, Error, KvHash, Reader, Record, RecordsError, Revision, Store};
+use crate::{
+    Answer, CompactState, Error, KvHash, RangeAnswer, Reader, Record, RecordsError, Revision, Store,
+};
 
 fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> PutRequest {
     PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() }
@@ -374,4 +376,28 @@ fn hashes_of_the_ten_newest_compactions_are_kept() {
         (10..20).collect::<Vec<_>>()
     );
     assert_eq!(rig.store.reader().hash_kv(9).err(), Some(Error::Compacted));
+}
+
+#[test]
+fn a_large_answer_keeps_its_revision_readable_until_it_is_unpinned() {
+    let mut rig = Rig::new();
+    for nth in 0..20 {
+        rig.put(format!("k{nth:02}"), "old");
+    }
+    let at = rig.store.current_revision();
+    let (RangeAnswer::Large(mut range), _) = rig.store.reader().answer(&everything(), 0).unwrap()
+    else {
+        panic!("above no bytes at all")
+    };
+    for nth in 0..20 {
+        rig.put(format!("k{nth:02}"), "new");
+    }
+    rig.flush(8);
+    let whole = range.window(1 << 20, true).unwrap();
+    rig.store.compact(at + 20).unwrap().run().unwrap();
+    assert_eq!(rig.store.sweep(1000), None, "somebody reads below the floor");
+    assert_eq!(range.window(1 << 20, true).unwrap(), whole);
+    range.unpin();
+    assert_eq!(range.window(1 << 20, true), Err(Error::Compacted));
+    assert!(rig.store.sweep(1000).is_some());
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use etched_mvcc::{Chunk, RangeStream, check};
+use etched_mvcc::{Chunk, RangeAnswer, RangeStream, check};
 use etched_proto::etcdserverpb as pb;
 use etched_proto::raw::{RangeReply, Wire};
 use etched_proto::txn;
@@ -17,7 +17,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 use tokio::task::JoinHandle;
 use tonic::Status;
 
-use super::{Call, Ending, malformed, reply};
+use super::{Call, Ending, large, malformed, reply};
 use crate::error::Error;
 use crate::grpc::{self, Body, Framed, Method, Source, push_frame};
 use crate::quota;
@@ -40,10 +40,13 @@ pub(super) async fn range(
     shared.metrics.mvcc_range.inc();
     let started = Instant::now();
     let metrics = Arc::clone(&shared);
-    let result = if is_small(&request) {
-        range_now(&shared, &request)
+    let result = if is_small(&request)
+        && let Some(small) = range_at_once(&shared, &request).transpose()
+    {
+        small
     } else {
-        beside(move || range_now(&shared, &request)).await
+        // In a box of its own: the future of a small read should be small.
+        Box::pin(range_beside(shared, request)).await
     };
     let success = usize::from(result.is_ok());
     metrics.metrics.range[success].observe(started.elapsed().as_secs_f64());
@@ -58,6 +61,39 @@ fn is_small(request: &pb::RangeRequest) -> bool {
             && request.limit > 0
             && request.limit <= INLINE_KEYS_MAX
             && request.revision == 0)
+}
+
+/// A range that takes long, or may be large.
+async fn range_beside(shared: Arc<Shared>, request: pb::RangeRequest) -> Result<Framed, Status> {
+    let reading = Arc::clone(&shared);
+    let (request, answer, revision) = beside(move || {
+        let (answer, revision) = reading
+            .reader
+            .answer(&request, large::LARGE_BYTES)
+            .map_err(|error| reading.failed(&error))?;
+        Ok((request, answer, revision))
+    })
+    .await?;
+    match answer {
+        RangeAnswer::Reply(mut answer) => {
+            answer.header = Some(shared.header(revision));
+            reply(&answer)
+        }
+        RangeAnswer::Large(range) => large::by_windows(shared, range, revision).await,
+        RangeAnswer::Heavy => {
+            let make = move |shared: &Shared| range_now(shared, &request).map(Framed::into_bytes);
+            large::as_a_whole(shared, make).await
+        }
+    }
+}
+
+fn range_at_once(shared: &Shared, request: &pb::RangeRequest) -> Result<Option<Framed>, Status> {
+    let answer = shared.reader.range_at_once(request, large::LARGE_BYTES);
+    let Some((mut answer, revision)) = answer.map_err(|error| shared.failed(&error))? else {
+        return Ok(None);
+    };
+    answer.header = Some(shared.header(revision));
+    reply(&answer).map(Some)
 }
 
 fn range_now(shared: &Shared, request: &pb::RangeRequest) -> Result<Framed, Status> {

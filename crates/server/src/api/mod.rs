@@ -3,6 +3,7 @@
 mod cluster;
 mod health;
 mod kv;
+mod large;
 mod lease;
 mod maintenance;
 mod watch;
@@ -28,6 +29,8 @@ use crate::deadline;
 use crate::error::Error;
 use crate::grpc::{self, Body, Encoding, Framed, Head, MessageReader, Method, Permit, frame};
 use crate::shared::Shared;
+
+pub(crate) use large::LargeAnswers;
 
 /// An answer on its way. Boxed at its real size: a future as large as the largest method's would be moved
 /// about several times for each request.
@@ -229,6 +232,7 @@ impl Call {
         }
         match (result?, self.encoding) {
             (message, Encoding::Identity) => Ok(message),
+            (message, Encoding::Gzip) if message.is_large() => Box::pin(large::gzip(message)).await,
             (message, Encoding::Gzip) if message.len() <= GZIP_INLINE_BYTES => message.gzip(),
             (message, Encoding::Gzip) => kv::beside(move || message.gzip()).await,
         }
@@ -284,7 +288,7 @@ impl Call {
             Ok(message) => {
                 self.shared.metrics.sent(self.method, 1, message.len());
                 self.ending.with(Code::Ok);
-                grpc::unary(message, self.encoding)
+                grpc::unary(message, self.encoding, self.deadline)
             }
             Err(status) => {
                 self.ending.with(status.code());
@@ -328,11 +332,15 @@ const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
 
 /// The usual end of a handler.
 fn reply(message: &impl Wire) -> Result<Framed, Status> {
-    let length = message.wire_len();
+    check_length(message.wire_len())?;
+    Ok(frame(message))
+}
+
+fn check_length(length: usize) -> Result<(), Status> {
     if length > ANSWER_BYTES_MAX {
         return Err(Status::resource_exhausted(format!(
             "grpc: trying to send message larger than max ({length} vs. {ANSWER_BYTES_MAX})"
         )));
     }
-    Ok(frame(message))
+    Ok(())
 }

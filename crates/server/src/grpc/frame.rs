@@ -11,49 +11,111 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tonic::Status;
 
-use super::Encoding;
 use super::budget::{self, Permit};
+use super::{Encoding, Source};
 
-const PREFIX: usize = 5;
+/// Bytes before a message.
+pub(crate) const PREFIX: usize = 5;
 
 /// A message with its prefix, ready for the wire.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Framed(Bytes);
+pub(crate) enum Framed {
+    /// All of it.
+    Whole(Bytes),
+    /// A large one: the first piece, and where the others come from. Boxed, since all others are moved about too.
+    Large(Box<(Bytes, Pin<Box<dyn Source>>)>),
+}
 
 impl Framed {
+    /// A message that begins with `first`, prefix included, and goes on with what `rest` makes of the number of
+    /// bytes that are to come.
+    pub(crate) fn pieces<S: Source + 'static>(first: Bytes, rest: impl FnOnce(usize) -> S) -> Self {
+        let left = announced(&first) - first.len();
+        if left == 0 {
+            Self::Whole(first)
+        } else {
+            Self::Large(Box::new((first, Box::pin(rest(left)))))
+        }
+    }
+
+    /// The first piece, and where the others come from.
+    pub(crate) fn into_parts(self) -> (Bytes, Option<Pin<Box<dyn Source>>>) {
+        match self {
+            Self::Whole(bytes) => (bytes, None),
+            Self::Large(large) => (large.0, Some(large.1)),
+        }
+    }
+
+    /// A message that is there as a whole.
     pub(crate) fn into_bytes(self) -> Bytes {
-        self.0
+        self.into_parts().0
+    }
+
+    /// Whether it comes in pieces.
+    pub(crate) fn is_large(&self) -> bool {
+        matches!(self, Self::Large(_))
     }
 
     /// Bytes on the wire, prefix included.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        match self {
+            Self::Whole(bytes) => bytes.len(),
+            Self::Large(large) => announced(&large.0),
+        }
     }
 
-    /// The same message, compressed.
+    /// The same message, compressed; not for one that comes in pieces.
     pub(crate) fn gzip(self) -> Result<Self, Status> {
-        gzip_message(&self.0[PREFIX..]).map(Self)
+        GzipMessage::default().add(&self.into_bytes()[PREFIX..])?.finish()
     }
 }
 
-/// A compressed message with its prefix.
-pub(super) fn gzip_message(message: &[u8]) -> Result<Bytes, Status> {
-    use std::io::Write as _;
-    let failed = |error: std::io::Error| Status::internal(format!("gzip: {error}"));
-    let mut encoder = flate2::write::GzEncoder::new(vec![0; PREFIX], flate2::Compression::fast());
-    encoder.write_all(message).map_err(failed)?;
-    let mut out = encoder.finish().map_err(failed)?;
-    let length = (out.len() - PREFIX) as u32;
-    out[0] = 1;
-    out[1..PREFIX].copy_from_slice(&length.to_be_bytes());
-    Ok(out.into())
+/// Bytes of a message on the wire, as its prefix says.
+fn announced(first: &[u8]) -> usize {
+    PREFIX + (&first[1..PREFIX]).get_u32() as usize
+}
+
+impl From<Bytes> for Framed {
+    /// From a message with its prefix.
+    fn from(bytes: Bytes) -> Self {
+        Self::Whole(bytes)
+    }
+}
+
+/// A compressed message with its prefix, which grows piece by piece.
+pub(crate) struct GzipMessage(flate2::write::GzEncoder<Vec<u8>>);
+
+impl Default for GzipMessage {
+    fn default() -> Self {
+        Self(flate2::write::GzEncoder::new(vec![0; PREFIX], flate2::Compression::fast()))
+    }
+}
+
+impl GzipMessage {
+    /// Adds a piece of the plain message.
+    pub(crate) fn add(mut self, piece: &[u8]) -> Result<Self, Status> {
+        std::io::Write::write_all(&mut self.0, piece).map_err(not_compressed)?;
+        Ok(self)
+    }
+
+    /// The message.
+    pub(crate) fn finish(self) -> Result<Framed, Status> {
+        let mut out = self.0.finish().map_err(not_compressed)?;
+        let length = (out.len() - PREFIX) as u32;
+        out[0] = 1;
+        out[1..PREFIX].copy_from_slice(&length.to_be_bytes());
+        Ok(Framed::from(Bytes::from(out)))
+    }
+}
+
+fn not_compressed(error: std::io::Error) -> Status {
+    Status::internal(format!("gzip: {error}"))
 }
 
 /// Encodes one message into a buffer of its own.
 pub(crate) fn frame(message: &(impl Wire + ?Sized)) -> Framed {
     let mut out = BytesMut::with_capacity(PREFIX + message.wire_len());
     push_frame(message, &mut out);
-    Framed(out.freeze())
+    Framed::from(out.freeze())
 }
 
 /// Appends one message to a buffer that may hold others.

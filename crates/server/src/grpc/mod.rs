@@ -13,13 +13,16 @@ mod stream;
 
 pub(crate) use body::{Body, Source};
 pub(crate) use budget::Permit;
-pub(crate) use frame::{Framed, MessageReader, frame, push_frame};
+pub(crate) use frame::{Framed, GzipMessage, MessageReader, PREFIX, frame, push_frame};
 pub(crate) use head::Head;
 pub(crate) use method::{Kind, METHODS, Method};
 pub(crate) use stream::stream;
 
+use stream::After;
+
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use tokio::time::Instant;
 use tonic::Status;
 
 /// How a client compresses its messages, and wants the answers.
@@ -40,9 +43,18 @@ pub(crate) fn error(status: &Status) -> Response<Body> {
     response
 }
 
-/// A successful answer of one message.
-pub(crate) fn unary(message: Framed, encoding: Encoding) -> Response<Body> {
-    let mut response = Response::new(Body::unary(message.into_bytes()));
+/// A successful answer of one message; of a large one what comes later ends by `deadline`.
+pub(crate) fn unary(
+    message: Framed,
+    encoding: Encoding,
+    deadline: Option<Instant>,
+) -> Response<Body> {
+    let mut response = match message.into_parts() {
+        (whole, None) => Response::new(Body::unary(whole)),
+        (first, Some(rest)) => {
+            return stream(After::new(first, rest), Encoding::Identity, deadline);
+        }
+    };
     start_headers(&mut response, encoding);
     response
 }

@@ -9,7 +9,7 @@ use http::Response;
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
-use super::frame::gzip_message;
+use super::GzipMessage;
 use super::{Body, Encoding, Source, deadline_exceeded, start_headers};
 
 /// An answer of many messages, compressed as the request was, until `deadline` at the latest.
@@ -31,6 +31,30 @@ pub(crate) fn stream(
     response
 }
 
+/// A first chunk, then the others.
+pub(super) struct After {
+    first: Option<Bytes>,
+    rest: Pin<Box<dyn Source>>,
+}
+
+impl After {
+    pub(super) fn new(first: Bytes, rest: Pin<Box<dyn Source>>) -> Self {
+        Self { first: Some(first), rest }
+    }
+}
+
+impl Source for After {
+    fn poll_chunk(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Status>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(first))),
+            None => self.rest.as_mut().poll_chunk(cx),
+        }
+    }
+}
+
 /// Compresses each message.
 struct Gzip(Pin<Box<dyn Source>>);
 
@@ -49,7 +73,8 @@ fn gzip_chunk(mut chunk: Bytes) -> Result<Bytes, Status> {
     while !chunk.is_empty() {
         chunk.advance(1);
         let length = chunk.get_u32() as usize;
-        out.extend_from_slice(&gzip_message(&chunk.split_to(length))?);
+        let packed = GzipMessage::default().add(&chunk.split_to(length))?.finish()?;
+        out.extend_from_slice(&packed.into_bytes());
     }
     Ok(out.freeze())
 }
