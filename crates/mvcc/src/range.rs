@@ -125,7 +125,7 @@ pub(crate) fn passes(request: &RangeRequest, entry: Entry) -> bool {
 pub(crate) struct Measure {
     /// Keys in the answer.
     pub(crate) keys: usize,
-    /// Bytes of them, as fields `kvs`. Of another order than the keys' only about that many.
+    /// Bytes of them, as fields `kvs`. Of another order than the keys' at most that many.
     pub(crate) bytes: usize,
     pub(crate) more: bool,
     pub(crate) count: usize,
@@ -139,16 +139,24 @@ pub(crate) fn measure(tree: &Tree, request: &RangeRequest, revision: i64) -> Mea
     let by_value = request.sort_target == SortTarget::Value as i32;
     let cut = if by_value { usize::MAX } else { cut(request) };
     let (mut measure, mut passing) = (Measure::default(), 0);
+    let (mut all, mut largest) = (0, 0);
     tree.visit(keys(request), revision, |key, entry| {
         measure.count += 1;
         if passes(request, entry) {
+            let len = field_len(kv_len(request, key, entry));
             passing += 1;
+            all += len;
+            largest = largest.max(len);
             if passing <= cut {
-                measure.bytes += field_len(kv_len(request, key, entry));
+                measure.bytes += len;
             }
         }
         if measure.count < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
+    if !is_key_order(request) {
+        // Which keys stay is not known before they are sorted.
+        measure.bytes = all.min(largest.saturating_mul(cut));
+    }
     measure.cut_short = measure.count == limit;
     measure.keys = passing.min(cut);
     measure.more = passing > cut;

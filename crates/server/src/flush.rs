@@ -189,6 +189,8 @@ impl FlushQueue {
             old.bytes += new.bytes;
             old.log_bytes = new.log_bytes;
         }
+        // A slice of removals alone has no `since`: what came meanwhile must not go under its index.
+        old.since = old.since.or(new.since);
         old.stop = new.stop;
         *state = old;
     }
@@ -367,5 +369,22 @@ impl Flusher {
         tracing::error!(error = %error, "the disk is full; raising alarm NOSPACE");
         self.shared.raise_no_space();
         std::thread::sleep(FULL_DISK_PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_while_a_slice_of_removals_failed_keeps_its_own_index() {
+        let queue = FlushQueue::new(1);
+        let step = Commit { applied: Applied { index: 7, term: 2 }, ..Commit::default() };
+        queue.push(step, 0, 100, Vec::new());
+        let failed = Commit { applied: Applied { index: 3, term: 2 }, ..Commit::default() };
+        queue.put_back(State { commit: failed, ..State::default() });
+        let state = queue.state.lock();
+        assert_eq!(state.commit.applied.index, 7);
+        assert!(state.since.is_some(), "or the flusher takes it for a commit of nothing new");
     }
 }

@@ -67,6 +67,13 @@ impl OpenFile {
         guard.run(|| {
             recognise(guard, backend.as_ref())?;
             let file = Self::on(backend, guard, options)?;
+            if !medium
+                .is_main()
+                .map_err(|error| guard.io("look whether it is there still", error))?
+            {
+                // Its last owner replaced it just now: to be opened again.
+                return Err(Error::InUse { file: guard.file() });
+            }
             let (format, state) = file.read_own()?;
             Ok(Some((Arc::new(file), format, state)))
         })

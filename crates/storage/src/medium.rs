@@ -8,10 +8,11 @@
 
 use std::{
     fmt::Debug,
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, Metadata, OpenOptions, TryLockError},
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use redb::{StorageBackend, backends::FileBackend};
@@ -38,6 +39,15 @@ pub trait Medium: Debug + Send + Sync + 'static {
     /// # Errors
     /// The operating system's.
     fn open_main(&self) -> io::Result<Option<Box<dyn StorageBackend>>>;
+
+    /// Whether what [`open_main`](Self::open_main) opened last is the main file still. Asked once it is locked:
+    /// whoever had the lock before may have put another file in its place while it was waited for.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn is_main(&self) -> io::Result<bool> {
+        Ok(true)
+    }
 
     /// Makes an empty copy; one that a crash left behind goes.
     ///
@@ -69,13 +79,15 @@ pub trait Medium: Debug + Send + Sync + 'static {
 pub(crate) struct FileMedium {
     main: PathBuf,
     copy: PathBuf,
+    /// Device and number of the file opened last.
+    opened: Mutex<Option<(u64, u64)>>,
 }
 
 impl FileMedium {
     pub(crate) fn new(main: &Path) -> Self {
         let mut copy = main.as_os_str().to_owned();
         copy.push(".new");
-        Self { main: main.to_owned(), copy: copy.into() }
+        Self { main: main.to_owned(), copy: copy.into(), opened: Mutex::default() }
     }
 
     fn folder(&self) -> &Path {
@@ -98,6 +110,10 @@ fn if_present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
 fn backend(file: File) -> io::Result<Box<dyn StorageBackend>> {
     let backend = FileBackend::new(file).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(Box::new(backend))
@@ -112,7 +128,15 @@ impl Medium for FileMedium {
         let opened = OpenOptions::new().read(true).write(true).open(&self.main);
         let Some(file) = if_present(opened)? else { return Ok(None) };
         self.sync_folder()?;
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(identity(&file.metadata()?));
         backend(file).map(Some)
+    }
+
+    fn is_main(&self) -> io::Result<bool> {
+        let opened = *self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let main = if_present(std::fs::metadata(&self.main))?;
+        Ok(main.map(|main| identity(&main)) == opened)
     }
 
     fn create_copy(&self) -> io::Result<Box<dyn StorageBackend>> {
@@ -147,5 +171,24 @@ impl Medium for FileMedium {
             taken,
             total: disk.f_blocks * disk.f_frsize,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_replaced_while_it_was_opened_is_not_the_main_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let medium = FileMedium::new(&folder.path().join("db"));
+        drop(medium.create_copy().expect("a copy"));
+        medium.install_copy().expect("in its place");
+        let opened = medium.open_main().expect("readable").expect("there");
+        assert!(medium.is_main().expect("there"));
+        drop(medium.create_copy().expect("another copy"));
+        medium.install_copy().expect("in its place");
+        assert!(!medium.is_main().expect("there"));
+        drop(opened);
     }
 }

@@ -187,16 +187,23 @@ impl View {
             let stored = self.records.get(revisions[0]).map_err(failed)?;
             return stored.map_or(Ok(()), |stored| found(0, stored.value()));
         };
-        let mut place = 0;
-        for row in self.records.range(*first..=*last).map_err(failed)? {
+        let (mut place, mut passed) = (0, 0);
+        let mut rows = self.records.range(*first..=*last).map_err(failed)?;
+        while let Some(row) = rows.next() {
             let (key, stored) = row.map_err(failed)?;
             let revision = key.value();
+            passed += 1;
             while revisions.get(place).is_some_and(|wanted| *wanted < revision) {
                 place += 1;
             }
             while revisions.get(place) == Some(&revision) {
                 found(place, stored.value())?;
-                place += 1;
+                (place, passed) = (place + 1, 0);
+            }
+            // One revision may have any number of records.
+            if let (true, Some(next)) = (passed > NEAR, revisions.get(place)) {
+                rows = self.records.range(*next..=*last).map_err(failed)?;
+                passed = 0;
             }
         }
         Ok(())

@@ -10,8 +10,8 @@
 //! memory of all answers above [`LARGE_BYTES`] is at most [`WINDOWS_BYTES`] and [`WHOLE_BYTES`], and what one
 //! request in another order takes.
 //!
-//! A client that reads slowly, or not at all, while others wait loses its window after [`HOLD`]: it is read again
-//! when the client goes on and the budget allows. Only an answer in another order, which cannot be read in parts,
+//! A client that has had its window for [`HOLD`] and takes nothing for a [`TICK`], while others wait, loses it: it
+//! is read again when the client goes on and the budget allows. Only an answer in another order, which cannot be read in parts,
 //! ends with an error then. An old revision is kept for [`PIN`]; after that a compaction beyond it ends the answer
 //! with an error: the message stays short of its announced length, which no client takes for an answer.
 
@@ -22,10 +22,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use etched_mvcc::{LargeRange, Window};
 use etched_proto::raw::{RangeReply, Wire};
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::Status;
 
 use super::check_length;
@@ -50,8 +50,8 @@ const SLICE: usize = 256 << 10;
 const HOLD: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 5 });
 /// How long an answer keeps a compaction waiting.
 const PIN: Duration = Duration::from_secs(60);
-/// How often a client that does not read is looked at.
-const TICK: Duration = Duration::from_secs(1);
+/// How long a client may take nothing before it is looked at.
+const TICK: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 1000 });
 
 /// The memory that large answers have.
 #[derive(Debug)]
@@ -62,15 +62,16 @@ pub(crate) struct LargeAnswers {
 
 #[derive(Debug)]
 struct Room {
-    free: Semaphore,
-    waiting: AtomicUsize,
+    free: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
 }
 
-/// Part of a room, until it is dropped.
-struct Share<'a> {
-    room: &'a Room,
+/// Part of a room, until it is dropped. It goes along with the read that it is for: one that nobody waits for any
+/// more takes its memory until it ends.
+struct Share {
+    waiting: Arc<AtomicUsize>,
     since: Instant,
-    _permit: SemaphorePermit<'a>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Default for LargeAnswers {
@@ -81,20 +82,27 @@ impl Default for LargeAnswers {
 
 impl Room {
     fn new(units: usize) -> Self {
-        Self { free: Semaphore::new(units), waiting: AtomicUsize::new(0) }
+        Self { free: Arc::new(Semaphore::new(units)), waiting: Arc::default() }
     }
 
-    async fn share(&self, units: usize) -> Share<'_> {
+    async fn share(&self, units: usize) -> Share {
         let _waiting = Waiting::of(&self.waiting);
-        let permit = self.free.acquire_many(units as u32).await;
-        Share { room: self, since: Instant::now(), _permit: permit.expect("never closed") }
+        let permit = Arc::clone(&self.free).acquire_many_owned(units as u32).await;
+        let permit = permit.expect("never closed");
+        Share { waiting: Arc::clone(&self.waiting), since: Instant::now(), _permit: permit }
     }
 }
 
-impl Share<'_> {
+impl Share {
+    /// What was read for is there: the client's time begins.
+    fn filled(mut self) -> Self {
+        self.since = Instant::now();
+        self
+    }
+
     /// Whether it was held for long enough, now that somebody else wants it.
     fn is_due(&self) -> bool {
-        self.since.elapsed() >= HOLD && self.room.waiting.load(Ordering::Relaxed) > 0
+        self.since.elapsed() >= HOLD && self.waiting.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -149,9 +157,11 @@ pub(super) async fn as_a_whole(
     sent_by(|to| async move {
         let share = shared.large.whole.share(1).await;
         let maker = Arc::clone(&shared);
-        let mut answer = beside(move || make(&maker)).await?;
+        let (mut answer, share) = beside(move || Ok((make(&maker)?, share.filled()))).await?;
         while !answer.is_empty() {
-            let slice = answer.split_to(answer.len().min(SLICE));
+            // A copy: a piece that the client does not take must not keep the whole answer.
+            let slice = Bytes::copy_from_slice(&answer[..answer.len().min(SLICE)]);
+            answer.advance(slice.len());
             let Some(permit) = room(&to, Some(&share), || {}).await? else {
                 return Err(Status::unavailable(
                     "etched: the client takes its large answer too slowly while others wait",
@@ -248,47 +258,66 @@ impl ByWindows {
     }
 
     /// The next window, and the share that it takes.
-    async fn read<'b>(&mut self, budget: &'b LargeAnswers) -> Result<(Window, Share<'b>), Status> {
+    async fn read(&mut self, budget: &LargeAnswers) -> Result<(Window, Share), Status> {
         if !self.scattered {
             let bytes = self.range.bytes().min(WINDOW_BYTES);
-            let share = budget.windows.share(bytes.div_ceil(UNIT)).await;
-            if let Some(window) = self.window(WINDOW_BYTES).await? {
+            let share = self.share(&budget.windows, bytes.div_ceil(UNIT)).await;
+            // A larger window would not hold more of an answer that small.
+            let whole = self.range.bytes() <= WINDOW_BYTES;
+            if let (Some(window), share) = self.window(WINDOW_BYTES, whole, share).await? {
                 return Ok((window, share));
             }
             self.scattered = true;
         }
-        let share = budget.whole.share(1).await;
-        let window = self.window(WHOLE_BYTES).await?;
+        let share = self.share(&budget.whole, 1).await;
+        let (window, share) = self.window(WHOLE_BYTES, true, share).await?;
         Ok((window.expect("scattered windows were asked for"), share))
     }
 
-    async fn window(&self, bytes: usize) -> Result<Option<Window>, Status> {
+    /// A share when it is this one's turn. Waiting for it keeps the revision no longer than a slow client does.
+    async fn share(&mut self, room: &Room, units: usize) -> Share {
+        let mut share = pin!(room.share(units));
+        loop {
+            self.unpin_in_time();
+            if let Ok(share) = tokio::time::timeout(TICK, share.as_mut()).await {
+                return share;
+            }
+        }
+    }
+
+    async fn window(
+        &self,
+        bytes: usize,
+        scattered: bool,
+        share: Share,
+    ) -> Result<(Option<Window>, Share), Status> {
         let (shared, range) = (Arc::clone(&self.shared), Arc::clone(&self.range));
-        let scattered = self.scattered;
-        beside(move || range.window(bytes, scattered).map_err(|error| shared.failed(&error))).await
+        beside(move || {
+            let window = range.window(bytes, scattered).map_err(|error| shared.failed(&error))?;
+            // Before the answer is handed over: who gets it counts on being the only one.
+            drop(range);
+            Ok((window, share.filled()))
+        })
+        .await
+    }
+
+    fn unpin_in_time(&mut self) {
+        if self.began.elapsed() >= PIN {
+            self.range_mut().unpin();
+        }
     }
 
     async fn room<'t>(
         &mut self,
         to: &'t Blocks,
-        share: Option<&Share<'_>>,
+        share: Option<&Share>,
     ) -> Result<Option<Permit<'t>>, Status> {
-        let (began, range) = (self.began, &mut self.range);
-        room(to, share, || {
-            if began.elapsed() >= PIN {
-                range_mut(range).unpin();
-            }
-        })
-        .await
+        room(to, share, || self.unpin_in_time()).await
     }
 
     fn range_mut(&mut self) -> &mut LargeRange {
-        range_mut(&mut self.range)
+        Arc::get_mut(&mut self.range).expect("nobody reads while a window is sent")
     }
-}
-
-fn range_mut(range: &mut Arc<LargeRange>) -> &mut LargeRange {
-    Arc::get_mut(range).expect("nobody reads while a window is sent")
 }
 
 type Permit<'t> = mpsc::Permit<'t, Result<Bytes, Status>>;
@@ -297,17 +326,17 @@ type Permit<'t> = mpsc::Permit<'t, Result<Bytes, Status>>;
 /// given up first.
 async fn room<'t>(
     to: &'t Blocks,
-    share: Option<&Share<'_>>,
+    share: Option<&Share>,
     mut tick: impl FnMut(),
 ) -> Result<Option<Permit<'t>>, Status> {
     let mut reserve = pin!(to.reserve());
     loop {
-        if share.is_some_and(Share::is_due) {
-            return Ok(None);
-        }
+        tick();
+        // A client that is ready keeps its window, however long the reading took.
         match tokio::time::timeout(TICK, reserve.as_mut()).await {
             Ok(permit) => return permit.map(Some).map_err(|_| gone()),
-            Err(_) => tick(),
+            Err(_) if share.is_some_and(Share::is_due) => return Ok(None),
+            Err(_) => {}
         }
     }
 }
@@ -373,14 +402,14 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_read_gives_its_share_up_only_when_another_waits() {
+    fn who_does_not_read_gives_its_share_up_when_another_waits() {
         run(async {
             let (rooms, (to, mut from)) = (Room::new(1), mpsc::channel(1));
             let share = rooms.share(1).await;
-            let permit = room(&to, Some(&share), || {}).await.expect("a client");
-            permit.expect("nobody waits").send(Ok(prefix(0)));
             let mut other = pin!(rooms.share(1));
             assert!(!is_free(other.as_mut()).await);
+            let permit = room(&to, Some(&share), || {}).await.expect("a client");
+            permit.expect("a client that is ready is served").send(Ok(prefix(0)));
             assert!(room(&to, Some(&share), || {}).await.expect("a client").is_none());
             drop(share);
             assert!(is_free(other.as_mut()).await);
