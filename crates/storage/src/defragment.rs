@@ -65,6 +65,13 @@ struct Slice {
     places: Vec<(Revision, bool, Range<usize>)>,
 }
 
+/// How often a copy is synced before commits wait, at most.
+const SYNCS_MAX: usize = 4;
+/// Records of a step that catches up with what came while the copy was synced.
+const SETTLE_BYTES: usize = 1 << 20;
+/// Such steps between two syncs. A load that brings more meets a last step that is longer.
+const SETTLE_STEPS_MAX: usize = 256;
+
 impl Storage {
     /// Writes all live rows into a new file and puts it in the place of this one, without a pause.
     /// The log must hold a synced HardState as for a checkpoint, see [`Storage::commit`].
@@ -147,12 +154,7 @@ impl Defragmentation<'_> {
     /// # Errors
     /// As [`step`](Self::step); one of the rename stops the handle.
     pub fn finish(mut self, sync_log: impl FnOnce() -> bool) -> Result<()> {
-        // So that little is left to sync when commits wait.
-        let state = self.state.clone();
-        self.file
-            .guard
-            .run(|| self.file.write(Durability::Checkpoint, |writing| put_state(writing, &state)))
-            .map_err(usable)?;
+        self.settle()?;
         let storage = self.storage;
         let mut writer = storage.writer();
         let guard = Arc::clone(&writer.file.guard);
@@ -170,6 +172,26 @@ impl Defragmentation<'_> {
         drop(writer);
         // The disk may take its time to free a large file.
         drop(old);
+        Ok(())
+    }
+
+    /// Syncs the copy, and catches up with what came meanwhile, until that is little: what is left is copied and
+    /// synced while commits wait.
+    fn settle(&mut self) -> Result<()> {
+        for _ in 0..SYNCS_MAX {
+            let state = self.state.clone();
+            let written = self.file.guard.run(|| {
+                self.file.write(Durability::Checkpoint, |writing| put_state(writing, &state))
+            });
+            written.map_err(usable)?;
+            let mut steps = 0;
+            while self.step(SETTLE_BYTES)? && steps < SETTLE_STEPS_MAX {
+                steps += 1;
+            }
+            if steps == 0 {
+                break;
+            }
+        }
         Ok(())
     }
 
