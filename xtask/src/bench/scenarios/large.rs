@@ -3,7 +3,7 @@
 use super::super::server::{Memory, bytes_on_disk, drop_page_cache};
 use super::super::target::Target;
 use super::super::target::Want::{AtMost, AtMostWhenFull, RatioAtMost, RatioAtMostWhenFull};
-use super::{Group, MEBIBYTE, Run, Scenario, target};
+use super::{Group, MEBIBYTE, Run, scenario, target};
 
 pub(super) const GROUP: Group = Group {
     name: "large",
@@ -60,15 +60,6 @@ const ANSWER_BYTES_A_KEY: f64 = 306.0;
 /// A walk reads about so many pages, evenly spread, since etcd takes long for each.
 const PAGES_OF_A_WALK: u64 = 100;
 const PAGE_KEYS: u64 = 500;
-
-const fn scenario(
-    name: &'static str,
-    what: &'static str,
-    targets: &'static [Target],
-    run: fn(&mut Run) -> Result<(), String>,
-) -> Scenario {
-    Scenario { name, what, rounds: u64::MAX, targets, run }
-}
 
 fn prepare(run: &mut Run) -> Result<(), String> {
     run.store.start()?;

@@ -57,6 +57,16 @@ pub(super) struct Group {
 pub(super) const GROUPS: [Group; 6] =
     [start::GROUP, durability::GROUP, small::GROUP, large::GROUP, history::GROUP, churn::GROUP];
 
+/// A scenario that runs in each round.
+const fn scenario(
+    name: &'static str,
+    what: &'static str,
+    targets: &'static [Target],
+    run: fn(&mut Run) -> Result<(), String>,
+) -> Scenario {
+    Scenario { name, what, rounds: u64::MAX, targets, run }
+}
+
 /// How much of everything.
 #[derive(Clone, Debug)]
 pub(super) struct Scale {

@@ -4,7 +4,7 @@ use super::super::benchmark;
 use super::super::server::bytes_on_disk;
 use super::super::target::Target;
 use super::super::target::Want::{AtMost, RatioAtLeast, RatioAtMost};
-use super::{Group, MEBIBYTE, Run, Scenario, target};
+use super::{Group, MEBIBYTE, Run, Scenario, scenario, target};
 
 pub(super) const GROUP: Group = Group {
     name: "small",
@@ -84,15 +84,6 @@ const KEEPALIVE: &[Target] = &[
 ];
 const WATCH: &[Target] =
     &[target("server CPU per op", RatioAtMost(0.25)), target("p99", RatioAtMost(0.5))];
-
-const fn scenario(
-    name: &'static str,
-    what: &'static str,
-    targets: &'static [Target],
-    run: fn(&mut Run) -> Result<(), String>,
-) -> Scenario {
-    Scenario { name, what, rounds: u64::MAX, targets, run }
-}
 
 fn prepare(run: &mut Run) -> Result<(), String> {
     run.store.start()?;
