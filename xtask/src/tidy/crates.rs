@@ -18,10 +18,11 @@ const NET_AND_RAFT: [&str; 6] = ["tokio", "hyper", "h2", "tonic", "http", "raft"
 const PURE: [&str; 10] =
     ["tokio", "hyper", "h2", "tonic", "http", "raft", "redb", "rand", "getrandom", "rustix"];
 
-const ROOMS: [Room; 10] = [
+const ROOMS: [Room; 11] = [
     Room { name: "etched-proto", may_use: &[], must_not_reach: &NET_AND_RAFT },
     Room { name: "etched-mvcc", may_use: &["etched-proto"], must_not_reach: &PURE },
     Room { name: "etched-lease", may_use: &["etched-proto"], must_not_reach: &PURE },
+    Room { name: "etched-auth", may_use: &["etched-proto"], must_not_reach: &PURE },
     Room { name: "etched-wal", may_use: &["etched-proto"], must_not_reach: &NET_AND_RAFT },
     Room {
         name: "etched-storage",
@@ -39,6 +40,7 @@ const ROOMS: [Room; 10] = [
             "etched-proto",
             "etched-mvcc",
             "etched-lease",
+            "etched-auth",
             "etched-wal",
             "etched-storage",
             "etched-consensus",
@@ -52,6 +54,7 @@ const ROOMS: [Room; 10] = [
             "etched-proto",
             "etched-mvcc",
             "etched-lease",
+            "etched-auth",
             "etched-wal",
             "etched-storage",
             "etched-consensus",
