@@ -18,8 +18,9 @@ const NET_AND_RAFT: [&str; 6] = ["tokio", "hyper", "h2", "tonic", "http", "raft"
 const PURE: [&str; 10] =
     ["tokio", "hyper", "h2", "tonic", "http", "raft", "redb", "rand", "getrandom", "rustix"];
 
-const ROOMS: [Room; 11] = [
+const ROOMS: [Room; 12] = [
     Room { name: "etched-proto", may_use: &[], must_not_reach: &NET_AND_RAFT },
+    Room { name: "etched-bolt", may_use: &["etched-proto"], must_not_reach: &NET_AND_RAFT },
     Room { name: "etched-mvcc", may_use: &["etched-proto"], must_not_reach: &PURE },
     Room { name: "etched-lease", may_use: &["etched-proto"], must_not_reach: &PURE },
     Room { name: "etched-auth", may_use: &["etched-proto"], must_not_reach: &PURE },
