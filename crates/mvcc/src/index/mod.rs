@@ -11,11 +11,14 @@
 //! - a child's sums are those of its subtree: keys that exist now, keys with something to prune, and
 //!   the newest revision at which a key appeared or vanished. So counting at a revision looks only into
 //!   subtrees where that happened since;
+//! - an inner node remembers what was counted in it at old revisions (see `counts`), while no key moves from it
+//!   to another one or to it: so counting there again looks into the edges of the range only;
 //! - no node but the root is empty, and neighbours that are both small are merged when pruning.
 //!
 //! It knows nothing of records, and keeps no bytes but the keys.
 
 mod build;
+mod counts;
 mod entry;
 mod history;
 mod keys;

@@ -7,6 +7,7 @@ use crate::limit;
 use crate::record::Revision;
 
 use super::Entry;
+use super::counts::OldCounts;
 use super::keys::{KeyList, grow};
 use super::leaf::{Leaf, Sums};
 
@@ -33,6 +34,7 @@ pub(super) struct Child {
 pub(super) struct Inner {
     separators: KeyList,
     children: Vec<Child>,
+    old_counts: OldCounts,
 }
 
 /// The upper part of a node that was split: the lowest key it may hold, and itself.
@@ -108,9 +110,17 @@ impl Child {
                 let slots = leaf.slots(span.from, span.until);
                 slots.filter(|&slot| leaf.at(slot, main).is_some()).count()
             }
-            Node::Inner(inner) => {
-                inner.children_in(span).map(|(child, span)| child.count(span, main)).sum()
-            }
+            Node::Inner(inner) if span.is_everything() => inner.old_count(main),
+            Node::Inner(inner) => inner.count(span, main),
+        }
+    }
+
+    /// Whether it is known that nothing exists at main revision `main`.
+    fn is_void(&self, main: i64) -> bool {
+        match &*self.node {
+            _ if self.sums.turned <= main => self.sums.live == 0,
+            Node::Leaf(_) => false,
+            Node::Inner(inner) => inner.old_counts.at(main) == Some(0),
         }
     }
 
@@ -121,7 +131,7 @@ impl Child {
         main: i64,
         visit: &mut impl FnMut(&'a [u8], Entry) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        if self.sums.live == 0 && self.sums.turned <= main {
+        if self.is_void(main) {
             return ControlFlow::Continue(());
         }
         match &*self.node {
@@ -223,7 +233,7 @@ impl Inner {
         let mut list = KeyList::default();
         separators.for_each(|separator| list.push(separator));
         assert_eq!(list.len() + 1, children.len(), "one separator between two children");
-        Self { separators: list, children }
+        Self { separators: list, children, old_counts: OldCounts::default() }
     }
 
     #[cfg(test)]
@@ -318,7 +328,8 @@ impl Inner {
         self.separators.remove(half - 1);
         let children = self.children.split_off(half);
         self.children.shrink_to_fit();
-        (separator, Self { separators, children })
+        self.old_counts.forget();
+        (separator, Self { separators, children, old_counts: OldCounts::default() })
     }
 
     fn append(&mut self, right: &Self, separator: &[u8]) {
@@ -326,6 +337,7 @@ impl Inner {
         self.separators.push(separator);
         self.separators.append(&right.separators);
         self.children.extend_from_slice(&right.children);
+        self.old_counts.forget();
         self.fold(place);
     }
 
@@ -338,6 +350,19 @@ impl Inner {
         let mut sums = Sums::default();
         self.children.iter().for_each(|child| sums.add(child.sums));
         sums
+    }
+
+    fn count(&self, span: Span<'_>, main: i64) -> usize {
+        self.children_in(span).map(|(child, span)| child.count(span, main)).sum()
+    }
+
+    /// How many of its keys existed at main revision `main`, after which some appeared or vanished.
+    fn old_count(&self, main: i64) -> usize {
+        self.old_counts.at(main).unwrap_or_else(|| {
+            let count = self.count(Span { from: None, until: None }, main);
+            self.old_counts.note(main, count);
+            count
+        })
     }
 
     /// The child whose span `key` lies in.

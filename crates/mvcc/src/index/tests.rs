@@ -15,6 +15,8 @@ enum Step {
     Sweep(i64, usize),
     /// One slice of a sweep, which other steps may come in between.
     Slice(usize),
+    /// Count so far below the newest revision: what that leaves in the nodes must stay true.
+    Count(i64),
     /// From here on, the tree as it stands now must not change under this clone.
     Snapshot,
     Rebuild,
@@ -25,6 +27,7 @@ fn step() -> impl Strategy<Value = Step> {
         60 => (0..150usize, prop::bool::weighted(0.35)).prop_map(|(key, dead)| Step::Write(key, dead)),
         3 => (0..40i64, 1..12usize).prop_map(|(below, budget)| Step::Sweep(below, budget)),
         8 => (1..5usize).prop_map(Step::Slice),
+        8 => (0..40i64).prop_map(Step::Count),
         3 => Just(Step::Snapshot),
         1 => Just(Step::Rebuild),
     ]
@@ -164,6 +167,7 @@ proptest! {
                     sweeping = Sweeping::new(floor, forget(&mut model, floor));
                 }
                 Step::Slice(budget) => sweeping.slice(&mut tree, budget),
+                Step::Count(below) => check(&tree, &model, (main - below).max(floor).max(1)),
                 Step::Snapshot => snapshots.push((tree.clone(), model.clone(), main)),
                 Step::Rebuild => {
                     sweeping.finish(&mut tree, 3);
@@ -215,6 +219,34 @@ fn tree_shrinks_when_its_keys_are_deleted_and_swept() {
     assert_eq!(tree.count(Keys::ALL, 1001), 1000);
     assert_eq!(tree.sweep(&[], 5000, usize::MAX, &mut Vec::new()), None);
     assert!(nodes(&tree.root) <= 10, "{} nodes for 10 keys", nodes(&tree.root));
+}
+
+#[test]
+fn counts_at_an_old_revision_stay_true_when_nodes_merge() {
+    let mut tree = Tree::default();
+    let name = |nth: i64| format!("{nth:06}").into_bytes();
+    for nth in 0..1000 {
+        tree.write(&name(nth), Revision { main: nth + 2, sub: 0 }, Some(1));
+    }
+    let mut main = 2000;
+    let mut delete = |tree: &mut Tree, chosen: fn(i64) -> bool| {
+        for nth in (0..1000).filter(|nth| chosen(*nth)) {
+            main += 1;
+            tree.write(&name(nth), Revision { main, sub: 0 }, None);
+        }
+        main
+    };
+    let old = delete(&mut tree, |nth| nth % 25 > 1);
+    delete(&mut tree, |nth| nth % 25 == 1);
+    let counts = |tree: &Tree| -> Vec<usize> {
+        let from = |nth| tree.count(Keys::Range { from: &name(nth), until: None }, old);
+        (0..1000).step_by(37).map(from).collect()
+    };
+    let (before, nodes_before) = (counts(&tree), nodes(&tree.root));
+    assert_eq!(before[0], 80);
+    tree.sweep(&[], old, usize::MAX, &mut Vec::new());
+    assert!(nodes(&tree.root) < nodes_before / 4);
+    assert_eq!(counts(&tree), before);
 }
 
 fn nodes(child: &Child) -> usize {
