@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, Listen};
 use crate::gather;
-use crate::grpc::Body;
+use crate::grpc::{self, Body};
 use crate::http::Surface;
 use crate::shared::Shared;
 use crate::{StartError, api};
@@ -276,7 +276,7 @@ fn answer(
         Service::Everything | Service::Grpc => Surface::Client,
     };
     let answering = if request.version() == Version::HTTP_2 {
-        api::serve(shared, stopping, request)
+        api::serve(shared, stopping, request.map(grpc::Incoming::Connection))
     } else {
         Box::pin(crate::http::serve(shared, surface, request))
     };

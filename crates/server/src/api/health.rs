@@ -7,13 +7,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::{Call, Ending, reply};
 use crate::error::Error;
-use crate::grpc::{self, Body, Framed, Method, Source, frame};
+use crate::grpc::{self, Body, Framed, Incoming, Method, Source, frame};
 use crate::shared::Shared;
 
 /// `HealthCheckRequest`.

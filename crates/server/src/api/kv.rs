@@ -12,14 +12,13 @@ use etched_proto::etcdserverpb as pb;
 use etched_proto::raw::{RangeReply, Wire};
 use etched_proto::txn;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use tokio::task::JoinHandle;
 use tonic::Status;
 
 use super::{Call, Ending, large, malformed, reply};
 use crate::error::Error;
-use crate::grpc::{self, Body, Framed, Method, Source, push_frame};
+use crate::grpc::{self, Body, Framed, Incoming, Method, Source, push_frame};
 use crate::quota;
 use crate::request::Field;
 use crate::shared::{Answer, Outcome, Shared};

@@ -8,14 +8,13 @@ use bytes::{Bytes, BytesMut};
 use etched_lease::RenewError;
 use etched_proto::etcdserverpb as pb;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use prost::Message;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
 
 use super::{Call, Ending, decode_streamed, reply};
 use crate::error::Error;
-use crate::grpc::{self, Body, Framed, MessageReader, Method, Source, push_frame};
+use crate::grpc::{self, Body, Framed, Incoming, MessageReader, Method, Source, push_frame};
 use crate::quota;
 use crate::request::Field;
 use crate::shared::{Answer, Shared};

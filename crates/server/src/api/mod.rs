@@ -19,7 +19,6 @@ use etched_proto::raw::Wire;
 use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use prost::Message;
 use tokio::sync::watch as watch_channel;
 use tokio::time::Instant as Deadline;
@@ -27,7 +26,9 @@ use tonic::{Code, Status};
 
 use crate::deadline;
 use crate::error::Error;
-use crate::grpc::{self, Body, Encoding, Framed, Head, MessageReader, Method, Permit, frame};
+use crate::grpc::{
+    self, Body, Encoding, Framed, Head, Incoming, MessageReader, Method, Permit, frame,
+};
 use crate::shared::Shared;
 
 pub(crate) use large::LargeAnswers;

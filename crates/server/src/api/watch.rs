@@ -16,14 +16,13 @@ use etched_mvcc::watch::{Limits, Stream};
 use etched_proto::etcdserverpb as pb;
 use etched_proto::raw::WatchReply;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use pb::watch_request::RequestUnion;
 use tokio::task::JoinHandle;
 use tonic::Status;
 
 use super::{Call, Ending, decode_streamed};
 use crate::error::Error;
-use crate::grpc::{self, Body, MessageReader, Method, Source, push_frame};
+use crate::grpc::{self, Body, Incoming, MessageReader, Method, Source, push_frame};
 use crate::lane;
 use crate::shared::Shared;
 

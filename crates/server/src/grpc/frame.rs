@@ -2,17 +2,15 @@
 
 use std::io::Read;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use etched_proto::raw::Wire;
 use flate2::read::GzDecoder;
-use http_body::Body as _;
-use hyper::body::Incoming;
 use tonic::Status;
 
 use super::budget::{self, Permit};
-use super::{Encoding, Source};
+use super::{Encoding, Incoming, Source};
 
 /// Bytes before a message.
 pub(crate) const PREFIX: usize = 5;
@@ -185,14 +183,10 @@ impl MessageReader {
             if self.ended {
                 return Poll::Ready(self.end());
             }
-            match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            match ready!(self.body.poll_data(cx)) {
                 None => self.ended = true,
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.push(data);
-                    }
-                }
-                Some(Err(_)) => return Poll::Ready(Err(Status::cancelled("context canceled"))),
+                Some(Ok(data)) => self.push(data),
+                Some(Err(status)) => return Poll::Ready(Err(status)),
             }
         }
     }

@@ -8,6 +8,7 @@ mod body;
 mod budget;
 mod frame;
 mod head;
+mod incoming;
 mod method;
 mod stream;
 
@@ -15,6 +16,7 @@ pub(crate) use body::{Body, Source};
 pub(crate) use budget::Permit;
 pub(crate) use frame::{Framed, GzipMessage, MessageReader, PREFIX, frame, push_frame};
 pub(crate) use head::Head;
+pub(crate) use incoming::Incoming;
 pub(crate) use method::{Kind, METHODS, Method};
 pub(crate) use stream::stream;
 
