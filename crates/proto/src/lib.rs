@@ -1,7 +1,8 @@
 //! etcd's protobuf messages, one module per package, and the codec that passes stored bytes through.
 //!
-//! Owns the generated types (written by `cargo codegen` from `proto/`) and [`raw`], the answers whose
-//! records are already encoded. Knows nothing of the rest.
+//! Owns the generated types (written by `cargo codegen` from `proto/`), [`raw`], the answers whose
+//! records are already encoded, and [`json`], messages as etcd's gateway takes and gives them. Knows nothing of
+//! the rest.
 
 macro_rules! generated {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
@@ -34,5 +35,7 @@ generated!(
     walpb,
 );
 
+pub mod json;
 pub mod raw;
+pub mod schema;
 pub mod txn;
