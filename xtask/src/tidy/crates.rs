@@ -18,7 +18,7 @@ const NET_AND_RAFT: [&str; 6] = ["tokio", "hyper", "h2", "tonic", "http", "raft"
 const PURE: [&str; 10] =
     ["tokio", "hyper", "h2", "tonic", "http", "raft", "redb", "rand", "getrandom", "rustix"];
 
-const ROOMS: [Room; 12] = [
+const ROOMS: [Room; 13] = [
     Room { name: "etched-proto", may_use: &[], must_not_reach: &NET_AND_RAFT },
     Room { name: "etched-bolt", may_use: &["etched-proto"], must_not_reach: &NET_AND_RAFT },
     Room { name: "etched-mvcc", may_use: &["etched-proto"], must_not_reach: &PURE },
@@ -35,6 +35,7 @@ const ROOMS: [Room; 12] = [
         may_use: &["etched-proto", "etched-wal"],
         must_not_reach: &NET,
     },
+    Room { name: "etched-tls", may_use: &[], must_not_reach: &NET_AND_RAFT },
     Room {
         name: "etched-server",
         may_use: &[
@@ -45,6 +46,7 @@ const ROOMS: [Room; 12] = [
             "etched-wal",
             "etched-storage",
             "etched-consensus",
+            "etched-tls",
         ],
         must_not_reach: &[],
     },
