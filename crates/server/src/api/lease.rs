@@ -1,28 +1,24 @@
 //! `etcdserverpb.Lease`.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use etched_lease::RenewError;
 use etched_proto::etcdserverpb as pb;
 use http::{Request, Response};
 use prost::Message;
-use tokio::sync::mpsc;
-use tonic::{Code, Status};
+use tonic::Status;
 
-use super::{Call, Ending, decode_streamed, reply};
+use super::answers::{self, Answers};
+use super::{Call, decode_streamed, reply};
 use crate::error::Error;
-use crate::grpc::{self, Body, Framed, Incoming, MessageReader, Method, Source, push_frame};
+use crate::grpc::{self, Body, Framed, Incoming, MessageReader, Method};
 use crate::quota;
 use crate::request::Field;
 use crate::shared::{Answer, Shared};
 
 /// A longer list of leases is put in order and encoded off the network thread.
 const INLINE_LEASES_MAX: usize = 1000;
-/// Answers of one keepalive stream that may wait for the wire.
-const KEEP_ALIVE_QUEUE: usize = 16;
 
 pub(super) async fn grant(
     shared: Arc<Shared>,
@@ -87,29 +83,19 @@ pub(super) async fn leases(
 
 /// Renews leases as the client asks for it, one answer for each request, in their order.
 pub(super) fn keep_alive(call: Call, request: Request<Incoming>) -> Response<Body> {
-    let (answers, receiver) = mpsc::channel(KEEP_ALIVE_QUEUE);
     let reader = call.reader(request);
     let Call { shared, stopping, encoding, deadline, ending, .. } = call;
-    let renewals = Renewals { shared: Arc::clone(&shared), receiver, ending };
+    let (sender, answers) = Answers::new(Arc::clone(&shared), Method::LeaseKeepAlive, ending);
     tokio::task::spawn_local(async move {
-        let end = tokio::select! {
-            end = answer_renewals(shared, reader, &answers) => end,
-            // Nobody is left who would read or hear.
-            () = answers.closed() => return,
-            () = super::stopped(stopping) => Err(Error::Stopped.into()),
-        };
-        if let Err(status) = end {
-            // The stream may be gone: then nobody needs the status.
-            let _ = answers.send(Err(status)).await;
-        }
+        answers::run(answer_renewals(shared, reader, &sender), &sender, stopping).await;
     });
-    grpc::stream(renewals, encoding, deadline)
+    grpc::stream(answers, encoding, deadline)
 }
 
 async fn answer_renewals(
     shared: Arc<Shared>,
     mut reader: MessageReader,
-    answers: &mpsc::Sender<Result<pb::LeaseKeepAliveResponse, Status>>,
+    answers: &answers::Sender<pb::LeaseKeepAliveResponse>,
 ) -> Result<(), Status> {
     while let Some(body) = reader.next().await? {
         shared.metrics.received(Method::LeaseKeepAlive, body.len());
@@ -138,37 +124,6 @@ async fn renew(shared: &Shared, id: i64) -> Result<i64, Status> {
             Err(RenewError::NotPrimary) => return Err(Error::NoLeader.into()),
             // Its end is proposed, not yet applied: only then is the answer certain.
             Err(RenewError::Expired) => revoked.await,
-        }
-    }
-}
-
-struct Renewals {
-    shared: Arc<Shared>,
-    receiver: mpsc::Receiver<Result<pb::LeaseKeepAliveResponse, Status>>,
-    ending: Ending,
-}
-
-impl Source for Renewals {
-    fn poll_chunk(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Status>>> {
-        let Poll::Ready(next) = self.receiver.poll_recv(cx) else { return Poll::Pending };
-        match next {
-            None => {
-                self.ending.code = Code::Ok;
-                Poll::Ready(None)
-            }
-            Some(Err(status)) => {
-                self.ending.code = status.code();
-                Poll::Ready(Some(Err(status)))
-            }
-            Some(Ok(response)) => {
-                let mut out = BytesMut::new();
-                push_frame(&response, &mut out);
-                self.shared.metrics.sent(Method::LeaseKeepAlive, 1, out.len());
-                Poll::Ready(Some(Ok(out.freeze())))
-            }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The gRPC services, one file each, and how a request finds its own.
 
+mod answers;
 mod cluster;
+mod concurrency;
 mod health;
 mod kv;
 mod large;
@@ -30,6 +32,8 @@ use crate::grpc::{
     self, Body, Encoding, Framed, Head, Incoming, MessageReader, Method, Permit, frame,
 };
 use crate::shared::Shared;
+
+use concurrency::{election, lock};
 
 pub(crate) use large::LargeAnswers;
 
@@ -171,6 +175,13 @@ fn dispatch(call: Call, request: Request<Incoming>) -> Answering {
         Method::Hash => call.unary(request, maintenance::hash),
         Method::HashKv => call.unary(request, maintenance::hash_kv),
         Method::MoveLeader => call.unary(request, maintenance::move_leader),
+        Method::Lock => call.unary(request, lock::lock),
+        Method::Unlock => call.unary(request, lock::unlock),
+        Method::Campaign => call.unary(request, election::campaign),
+        Method::Proclaim => call.unary(request, election::proclaim),
+        Method::Leader => call.unary(request, election::leader),
+        Method::Observe => Box::pin(election::observe(call, request)),
+        Method::Resign => call.unary(request, election::resign),
         Method::HealthCheck => call.unary(request, health::check),
         Method::HealthList => call.unary(request, health::list),
         Method::HealthWatch => Box::pin(health::watch(call, request)),

@@ -86,6 +86,17 @@ methods! {
         MoveLeader = "MoveLeader" Unary,
         Downgrade = "Downgrade" Unary,
     }
+    "v3lockpb.Lock" {
+        Lock = "Lock" Unary,
+        Unlock = "Unlock" Unary,
+    }
+    "v3electionpb.Election" {
+        Campaign = "Campaign" Unary,
+        Proclaim = "Proclaim" Unary,
+        Leader = "Leader" Unary,
+        Observe = "Observe" ServerStream,
+        Resign = "Resign" Unary,
+    }
     "grpc.health.v1.Health" {
         HealthCheck = "Check" Unary,
         HealthList = "List" Unary,
@@ -101,7 +112,7 @@ impl Method {
 }
 
 /// Services that etcd has and this part of etched does not.
-const LATER: &[&str] = &["etcdserverpb.Auth", "v3lockpb.Lock", "v3electionpb.Election"];
+const LATER: &[&str] = &["etcdserverpb.Auth"];
 
 fn unknown(path: &str) -> Status {
     let name = path.strip_prefix('/').unwrap_or(path);
