@@ -27,6 +27,8 @@ pub const MEMBERS: &str = "members";
 pub const MEMBERS_REMOVED: &str = "members_removed";
 /// Version of the cluster.
 pub const CLUSTER: &str = "cluster";
+/// Key of bucket `cluster`: lowest version of all members.
+pub const CLUSTER_VERSION: &str = "clusterVersion";
 /// Whether users are asked for.
 pub const AUTH: &str = "auth";
 /// Users.

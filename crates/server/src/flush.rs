@@ -41,7 +41,6 @@ pub(crate) struct FlushQueue {
     commit_bytes: usize,
     state: Mutex<State>,
     changed: Condvar,
-    conf_state: Mutex<Option<ConfState>>,
     /// Removed records that are still in the file.
     removing: AtomicUsize,
     /// Held by the one defragmentation there may be.
@@ -78,7 +77,6 @@ impl FlushQueue {
             commit_bytes,
             state: Mutex::default(),
             changed: Condvar::new(),
-            conf_state: Mutex::default(),
             removing: AtomicUsize::new(0),
             defragmenting: Arc::default(),
         }
@@ -121,11 +119,6 @@ impl FlushQueue {
     /// Whether as many removed records wait as may: the sweep has to wait as well.
     pub(crate) fn removes_enough(&self) -> bool {
         self.removing.load(Ordering::Relaxed) >= removals::WAITING_MAX
-    }
-
-    /// Membership as of the last commit.
-    pub(crate) fn conf_state(&self) -> Option<ConfState> {
-        self.conf_state.lock().clone()
     }
 
     /// The turns of those who defragment.
@@ -333,7 +326,6 @@ impl Flusher {
         self.removed += commit.removed.len();
         self.shared.flush.removing.fetch_sub(commit.removed.len(), Ordering::Relaxed);
         self.conf_state = commit.conf_state.or(self.conf_state.take());
-        self.shared.flush.conf_state.lock().clone_from(&self.conf_state);
         let sizes = self.shared.storage.sizes().unwrap_or_default();
         self.shared.progress.file_live_bytes.store(sizes.live_bytes, Ordering::Relaxed);
         tell(committed);

@@ -12,6 +12,7 @@ mod api;
 mod apply;
 mod background;
 mod boot;
+mod buckets;
 mod catch_up;
 mod cluster;
 mod compactor;
@@ -37,6 +38,7 @@ mod removals;
 mod request;
 mod run;
 mod shared;
+mod snapshot;
 mod wakes;
 // The record is of unoptimized code: what an optimizer leaves out is not ours to count.
 #[cfg(all(test, debug_assertions))]

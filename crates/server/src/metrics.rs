@@ -96,6 +96,8 @@ pub(crate) struct Metrics {
     pub(crate) wal_fsync: Histogram,
     /// Time of one commit of the store.
     pub(crate) backend_commit: Histogram,
+    /// Time of making and sending a snapshot.
+    pub(crate) backend_snapshot: Histogram,
     /// Time of a defragmentation.
     pub(crate) defrag: Histogram,
     /// 1 while a defragmentation runs.
@@ -270,6 +272,13 @@ impl Metrics {
                 "The latency distributions of commit called by backend.",
                 0.001,
                 14,
+            ),
+            backend_snapshot: histogram(
+                r,
+                "etcd_disk_backend_snapshot_duration_seconds",
+                "The latency distribution of backend snapshots.",
+                0.01,
+                17,
             ),
             defrag: histogram(
                 r,

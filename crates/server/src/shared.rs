@@ -23,7 +23,7 @@ use etched_proto::raw::{DeleteRangeReply, PutReply, TxnReply};
 use etched_storage::Storage;
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tonic::{Code, Status};
 
 use crate::api::LargeAnswers;
@@ -119,6 +119,8 @@ pub(crate) struct Shared {
     pub(crate) storage: Arc<Storage>,
     pub(crate) flush: FlushQueue,
     pub(crate) large: LargeAnswers,
+    /// Turns of those who make a snapshot.
+    pub(crate) snapshots: Arc<Semaphore>,
     pub(crate) inbox: Inbox<Event>,
     pub(crate) lanes: Vec<Arc<Lane<Outcome>>>,
     pub(crate) wakes: WakeLanes,

@@ -39,6 +39,7 @@ const ROOMS: [Room; 13] = [
     Room {
         name: "etched-server",
         may_use: &[
+            "etched-bolt",
             "etched-proto",
             "etched-mvcc",
             "etched-lease",

@@ -8,6 +8,7 @@ mod kv;
 mod large;
 mod lease;
 mod maintenance;
+mod snapshot;
 mod watch;
 
 use std::future::Future;
@@ -36,6 +37,7 @@ use crate::shared::Shared;
 use concurrency::{election, lock};
 
 pub(crate) use large::LargeAnswers;
+pub(crate) use snapshot::SNAPSHOTS_MAX;
 
 /// An answer on its way. Boxed at its real size: a future as large as the largest method's would be moved
 /// about several times for each request.
@@ -188,7 +190,7 @@ fn dispatch(call: Call, request: Request<Incoming>) -> Answering {
         Method::MemberAdd | Method::MemberRemove | Method::MemberUpdate | Method::MemberPromote => {
             call.refuse("membership changes come with clusters")
         }
-        Method::Snapshot => call.refuse("snapshots come in a later version"),
+        Method::Snapshot => Box::pin(snapshot::snapshot(call, request)),
         Method::Downgrade => call.refuse("downgrades come in a later version"),
     }
 }
