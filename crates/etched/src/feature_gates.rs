@@ -79,11 +79,13 @@ pub const GATES: [Gate; 9] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FeatureGates {
     on: [bool; GATES.len()],
+    /// Whether `AllAlpha` and `AllBeta` are set.
+    stages: [bool; 2],
 }
 
 impl Default for FeatureGates {
     fn default() -> Self {
-        Self { on: GATES.map(|gate| gate.beta) }
+        Self { on: GATES.map(|gate| gate.beta), stages: [false; 2] }
     }
 }
 
@@ -133,7 +135,15 @@ impl FeatureGates {
         GATES.iter().zip(on).filter(|(gate, on)| gate.beta != *on)
     }
 
+    /// Every gate and the two that stand for a stage, by name: name, whether it is a beta gate, whether it is on.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, bool, bool)> {
+        let stages = [("AllAlpha", false, self.stages[0]), ("AllBeta", true, self.stages[1])];
+        let gates = GATES.iter().zip(self.on).map(|(gate, on)| (gate.name, gate.beta, on));
+        stages.into_iter().chain(gates)
+    }
+
     fn switch_all(&mut self, beta: bool, on: bool) {
+        self.stages[usize::from(beta)] = on;
         for (gate, state) in GATES.iter().zip(&mut self.on) {
             if gate.beta == beta {
                 *state = on;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use etched_server::{AutoCompaction, Config, Listen};
+use etched_server::{AutoCompaction, Config, Feature, Listen};
 use tracing::error;
 
 use crate::bootstrap::InitialCluster;
@@ -66,6 +66,12 @@ fn config(settings: Settings) -> Config {
         watch_progress_interval: features.watch_progress_notify_interval,
         warning_apply: features.warning_apply_duration,
         warning_request: features.warning_unary_request_duration,
+        features: member
+            .feature_gates
+            .all()
+            .map(|(name, beta, enabled)| Feature { name, beta, enabled })
+            .collect(),
+        extensive_metrics: monitoring.extensive_metrics,
         unsafe_no_fsync: unsafe_features.no_fsync,
         reuse_port: member.socket_reuse_port,
         cors: only(security.cors),

@@ -65,6 +65,13 @@ pub(crate) struct Applier {
     revoked: bool,
     /// The floor whose history is not all removed yet.
     unswept: Option<i64>,
+    /// When the compaction that is swept began.
+    compaction_began: Option<Instant>,
+}
+
+/// Time since `started`, in milliseconds.
+fn millis(started: Instant) -> f64 {
+    started.elapsed().as_secs_f64() * 1000.0
 }
 
 impl Applier {
@@ -80,6 +87,7 @@ impl Applier {
             hash_jobs: Vec::new(),
             revoked: false,
             unswept,
+            compaction_began: None,
         }
     }
 
@@ -214,7 +222,10 @@ impl Applier {
     }
 
     fn compact(&mut self, request: &pb::CompactionRequest) -> Result<Done, Failure> {
+        let started = Instant::now();
         let job = self.store.compact(request.revision)?;
+        self.shared.metrics.index_pause.observe(millis(started));
+        self.compaction_began = Some(started);
         self.hash_jobs.push(job);
         self.unswept = Some(request.revision);
         Ok(if request.physical { Done::Later } else { Done::Answer(Answer::Done) })
@@ -355,14 +366,18 @@ impl Applier {
 
     /// Prunes a slice of history below the floor; false while a reader is still below it.
     pub(crate) fn sweep(&mut self) -> bool {
-        let budget = self.shared.config.compaction_batch;
+        let (budget, started) = (self.shared.config.compaction_batch, Instant::now());
         let Some(sweep) = self.store.sweep(budget) else { return false };
+        self.shared.metrics.compaction_pause.observe(millis(started));
         self.shared.metrics.compaction_keys.inc_by(sweep.dropped.len() as u64);
         self.step.removed.extend(sweep.dropped);
         if let Some(finished) = sweep.finished {
             self.compaction_row(FINISHED, finished);
             self.removed.append(&mut self.compacting);
             self.unswept = self.unswept.filter(|floor| *floor > finished);
+            if let Some(began) = self.compaction_began.take() {
+                self.shared.metrics.compaction_total.observe(millis(began));
+            }
             self.shared.mark_compacted(finished);
         }
         true

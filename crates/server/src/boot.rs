@@ -27,7 +27,7 @@ use crate::flush::Flusher;
 use crate::id::{self, IdGenerator};
 use crate::inbox::Inbox;
 use crate::lane::Lane;
-use crate::metrics::Metrics;
+use crate::metrics::{About, Metrics};
 use crate::shared::{Progress, Shared};
 use crate::wakes::WakeLanes;
 
@@ -103,7 +103,12 @@ pub(crate) fn boot<D: Disk>(
         lanes: (0..lanes).map(|_| Arc::new(Lane::new())).collect(),
         wakes: WakeLanes::new(lanes),
         progress: Progress::default(),
-        metrics: Metrics::new(log.member_id, crate::ETCD_VERSION),
+        metrics: Metrics::new(&About {
+            member_id: log.member_id,
+            server_version: crate::ETCD_VERSION,
+            features: &config.features,
+            extensive: config.extensive_metrics,
+        }),
         ids: IdGenerator::new(log.member_id, millis as u64),
         revoked: tokio::sync::Notify::new(),
         started: Instant::now(),

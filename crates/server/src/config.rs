@@ -24,6 +24,17 @@ pub enum AutoCompaction {
     Revision(i64),
 }
 
+/// A feature gate, as the metrics tell of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Feature {
+    /// Its name.
+    pub name: &'static str,
+    /// Its stage: beta, else alpha.
+    pub beta: bool,
+    /// Whether it is on.
+    pub enabled: bool,
+}
+
 /// Everything [`crate::run`] needs; [`Config::default`] is etcd's default, served on loopback only.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -77,6 +88,10 @@ pub struct Config {
     pub warning_apply: Duration,
     /// A unary request that takes longer is logged.
     pub warning_request: Duration,
+    /// Feature gates, for the metrics.
+    pub features: Vec<Feature>,
+    /// Keep the handling times of calls too.
+    pub extensive_metrics: bool,
     /// Never wait for the disk. Loses data; for experiments only.
     pub unsafe_no_fsync: bool,
     /// Threads that serve connections; None is half of the cores.
@@ -127,6 +142,8 @@ impl Default for Config {
             watch_progress_interval: Duration::from_secs(600),
             warning_apply: Duration::from_millis(100),
             warning_request: Duration::from_millis(300),
+            features: Vec::new(),
+            extensive_metrics: false,
             unsafe_no_fsync: false,
             network_threads: None,
             cache_bytes: 32 << 20,

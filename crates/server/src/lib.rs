@@ -46,7 +46,7 @@ mod work_tests;
 
 use std::path::PathBuf;
 
-pub use config::{AutoCompaction, Config, Listen};
+pub use config::{AutoCompaction, Config, Feature, Listen};
 pub use run::{Handle, report_damage_on_panic, run, start};
 
 /// Version of etcd whose behaviour this server has.

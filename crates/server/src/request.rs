@@ -37,6 +37,17 @@ macro_rules! requests {
             $($(#[$doc])* $variant = $tag),*
         }
 
+        impl Field {
+            /// Names, by [`Field::place`].
+            pub(crate) const NAMES: &[&str] = &[$(stringify!($variant)),*];
+
+            /// The place among all fields.
+            pub(crate) fn place(self) -> usize {
+                const ALL: &[Field] = &[$(Field::$variant),*];
+                ALL.iter().position(|field| *field == self).unwrap_or_default()
+            }
+        }
+
         impl Request {
             fn decode(tag: u32, body: Bytes) -> Result<Option<Self>, prost::DecodeError> {
                 Ok(Some(match tag {

@@ -35,7 +35,7 @@ use crate::flush::FlushQueue;
 use crate::id::IdGenerator;
 use crate::inbox::Inbox;
 use crate::lane::{self, Lane};
-use crate::metrics::{Metrics, StateValues, Totals};
+use crate::metrics::{Metrics, StateValues, Timed, Totals};
 use crate::request::{self, Field};
 use crate::wakes::WakeLanes;
 
@@ -177,6 +177,7 @@ impl Shared {
         if self.progress.sole_leader.load(Ordering::Acquire) {
             return Ok(());
         }
+        self.metrics.read_indexes_failed.inc();
         Err(Error::NoLeader)
     }
 
@@ -186,6 +187,7 @@ impl Shared {
     /// [`Error::RequestTooLarge`], [`Error::Timeout`], [`Error::Stopped`]; what applying gave is inside
     /// the outcome.
     pub(crate) async fn propose(&self, field: Field, body: &[u8]) -> Result<Outcome, Error> {
+        let started = Instant::now();
         let id = self.ids.next();
         let data = request::encode(id, field, body);
         if data.len() > self.config.max_request_bytes {
@@ -197,13 +199,16 @@ impl Shared {
         let timeout = self.config.request_timeout();
         let deadline =
             (!waits_for_removal(field, body)).then(|| tokio::time::Instant::now() + timeout);
-        match within(deadline, receiver).await {
+        let outcome = match within(deadline, receiver).await {
             Ok(outcome) => outcome.map_err(|_| Error::Stopped),
             Err(Elapsed) => {
                 self.metrics.proposals_failed.inc();
                 Err(Error::Timeout)
             }
-        }
+        };
+        let success = outcome.as_ref().is_ok_and(|outcome| outcome.result.is_ok());
+        self.metrics.requested(Timed::Proposal(field), success, started.elapsed());
+        outcome
     }
 
     /// Puts a commit index at or above what is applied on disk; false when the raft thread has ended. Blocks.
@@ -304,7 +309,7 @@ impl Shared {
             wal_bytes: load(&self.progress.wal_bytes),
             ..StateValues::default()
         };
-        (values, Totals { events: watch.events_total, cpu_seconds: 0.0 })
+        (values, Totals { events: watch.events_total, ..Totals::default() })
     }
 }
 

@@ -19,6 +19,7 @@ use tonic::Status;
 use super::{Call, Ending, large, malformed, reply};
 use crate::error::Error;
 use crate::grpc::{self, Body, Framed, Incoming, Method, Source, push_frame};
+use crate::metrics::Timed;
 use crate::quota;
 use crate::request::Field;
 use crate::shared::{Answer, Outcome, Shared};
@@ -47,8 +48,10 @@ pub(super) async fn range(
         // In a box of its own: the future of a small read should be small.
         Box::pin(range_beside(shared, request)).await
     };
-    let success = usize::from(result.is_ok());
-    metrics.metrics.range[success].observe(started.elapsed().as_secs_f64());
+    let took = started.elapsed();
+    let metrics = &metrics.metrics;
+    metrics.range[usize::from(result.is_ok())].observe(took.as_secs_f64());
+    metrics.requested(Timed::Range, result.is_ok(), took);
     result
 }
 
@@ -181,13 +184,16 @@ pub(super) async fn txn(shared: Arc<Shared>, body: Bytes) -> Result<Framed, Stat
         if !check::is_serializable(&request) {
             shared.read_index().await?;
         }
-        return beside(move || {
+        let (started, metrics) = (Instant::now(), Arc::clone(&shared));
+        let result = beside(move || {
             let (mut answer, revision) =
                 shared.reader.txn_read_only(&request).map_err(|error| shared.failed(&error))?;
             answer.header = Some(shared.header(revision));
             reply(&answer)
         })
         .await;
+        metrics.metrics.requested(Timed::ReadonlyTxn, result.is_ok(), started.elapsed());
+        return result;
     }
     shared.admit(quota::txn_cost(&request))?;
     let outcome = shared.propose(Field::Txn, &body).await?;

@@ -97,7 +97,15 @@ async fn answer_renewals(
     mut reader: MessageReader,
     answers: &answers::Sender<pb::LeaseKeepAliveResponse>,
 ) -> Result<(), Status> {
-    while let Some(body) = reader.next().await? {
+    loop {
+        let body = match reader.next().await {
+            Ok(Some(body)) => body,
+            Ok(None) => return Ok(()),
+            Err(status) => {
+                shared.metrics.stream_failed("receive", "lease-keepalive");
+                return Err(status);
+            }
+        };
         shared.metrics.received(Method::LeaseKeepAlive, body.len());
         let request: pb::LeaseKeepAliveRequest = decode_streamed(body)?;
         let header = shared.header(shared.reader.current_revision());
@@ -107,7 +115,6 @@ async fn answer_renewals(
             return Ok(());
         }
     }
-    Ok(())
 }
 
 /// The lease's time from now on; 0 when there is no such lease.

@@ -60,7 +60,8 @@ pub(crate) fn serve(
     };
     shared.metrics.started(method);
     let begun = begin(&shared, method, &head);
-    let ending = Ending { shared: Arc::clone(&shared), method, code: Code::Cancelled };
+    let began = shared.metrics.stopwatch();
+    let ending = Ending { shared: Arc::clone(&shared), method, code: Code::Cancelled, began };
     match begun {
         Ok((encoding, deadline)) => {
             let call = Call { shared, stopping, method, encoding, deadline, ending };
@@ -101,6 +102,8 @@ struct Ending {
     shared: Arc<Shared>,
     method: Method,
     code: Code,
+    /// Only where handling times are kept.
+    began: Option<Instant>,
 }
 
 impl Ending {
@@ -111,7 +114,7 @@ impl Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.shared.metrics.handled(self.method, self.code);
+        self.shared.metrics.handled(self.method, self.code, self.began);
     }
 }
 

@@ -10,6 +10,7 @@ use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use etched_mvcc::watch::{Limits, Stream};
@@ -87,7 +88,9 @@ async fn tick(shared: Arc<Shared>, stream: Arc<Stream>) {
     ticker.tick().await;
     loop {
         ticker.tick().await;
+        let started = Instant::now();
         stream.progress_tick();
+        shared.metrics.watch_progress.observe(started.elapsed().as_secs_f64());
     }
 }
 
@@ -108,6 +111,7 @@ impl Source for Replies {
     ) -> Poll<Option<Result<Bytes, Status>>> {
         let this = &mut *self;
         if let Some(status) = this.poll_requests(cx) {
+            this.shared.metrics.stream_failed("receive", "watch");
             this.ending.code = status.code();
             return Poll::Ready(Some(Err(status)));
         }
@@ -142,13 +146,29 @@ impl Replies {
     }
 
     fn encode(&mut self) -> Bytes {
+        let started = Instant::now();
         let mut out = BytesMut::new();
-        let count = self.replies.len() as u64;
+        let (count, mut events) = (self.replies.len() as u64, 0);
         for reply in self.replies.drain(..) {
+            events += reply.events.len();
             push_frame(&reply, &mut out);
         }
+        self.time(started.elapsed().as_secs_f64(), events);
         self.shared.metrics.sent(Method::Watch, count, out.len());
         out.freeze()
+    }
+}
+
+impl Replies {
+    /// Counts the time that a chunk with so many events took.
+    fn time(&self, seconds: f64, events: usize) {
+        let metrics = &self.shared.metrics;
+        if events == 0 {
+            metrics.watch_control.observe(seconds);
+        } else {
+            metrics.watch_events.observe(seconds);
+            metrics.watch_per_event.observe(seconds / events as f64);
+        }
     }
 }
 

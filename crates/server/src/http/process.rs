@@ -21,7 +21,9 @@ pub(super) fn observe(values: &mut StateValues, totals: &mut Totals) {
     values.open_fds =
         std::fs::read_dir("/proc/self/fd").map_or(0.0, |entries| entries.count() as f64);
     values.fd_used = values.open_fds;
-    values.max_fds = fd_limit();
+    values.max_fds = limit("Max open files");
+    values.virtual_memory_max = limit("Max address space");
+    (totals.network_received, totals.network_sent) = network();
     values.fd_limit = values.max_fds;
 }
 
@@ -45,13 +47,31 @@ fn boot_time() -> f64 {
         .unwrap_or_default()
 }
 
-fn fd_limit() -> f64 {
-    read("/proc/self/limits")
+/// A soft limit; none is said as the largest number, as etcd's library says it.
+fn limit(name: &str) -> f64 {
+    let limits = read("/proc/self/limits");
+    let soft = limits
         .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))
-        .and_then(|rest| rest.split_whitespace().next())
-        .and_then(|soft| soft.parse().ok())
-        .unwrap_or_default()
+        .find_map(|line| line.strip_prefix(name))
+        .and_then(|rest| rest.split_whitespace().next());
+    match soft {
+        Some("unlimited") => u64::MAX as f64,
+        soft => soft.and_then(|soft| soft.parse().ok()).unwrap_or_default(),
+    }
+}
+
+/// Bytes received and sent over IP: a line of names, then one of values.
+fn network() -> (u64, u64) {
+    let text = read("/proc/self/net/netstat");
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("IpExt: "));
+    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let value = |wanted: &str| {
+        let mut both = names.split(' ').zip(values.split(' '));
+        both.find(|(name, _)| *name == wanted)
+            .and_then(|(_, value)| value.parse().ok())
+            .unwrap_or(0)
+    };
+    (value("InOctets"), value("OutOctets"))
 }
 
 fn read(path: &str) -> String {
@@ -69,5 +89,6 @@ mod tests {
         assert!(values.resident > 100_000.0);
         assert!(values.open_fds >= 1.0 && values.max_fds >= values.open_fds);
         assert!(values.start_time > 1_000_000_000.0);
+        assert!(values.virtual_memory_max > values.resident);
     }
 }

@@ -3,44 +3,30 @@
 //! Counters and histograms are bumped where things happen; what is a state (revisions, sizes, leader)
 //! is read when somebody scrapes.
 
+mod make;
+mod methods;
+
 use std::collections::HashSet;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use etched_proto::etcdserverpb::AlarmType;
 use parking_lot::Mutex;
-use prometheus::core::{AtomicF64, GenericGauge};
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    Opts, Registry, TextEncoder, exponential_buckets,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry,
+    TextEncoder,
 };
 use tonic::Code;
 
-use crate::grpc::{Kind, METHODS, Method};
+use crate::config::Feature;
+use crate::grpc::{Kind, Method};
+use crate::request::Field;
+use make::{counter, counters, gauge, gauges, histogram, histograms, label_gauge};
+use methods::Methods;
 
 /// Content type of the text, as etcd gives it.
 pub(crate) const CONTENT_TYPE: &str =
     "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
-
-const CODES: [&str; 17] = [
-    "OK",
-    "Canceled",
-    "Unknown",
-    "InvalidArgument",
-    "DeadlineExceeded",
-    "NotFound",
-    "AlreadyExists",
-    "PermissionDenied",
-    "ResourceExhausted",
-    "FailedPrecondition",
-    "Aborted",
-    "OutOfRange",
-    "Unimplemented",
-    "Internal",
-    "Unavailable",
-    "DataLoss",
-    "Unauthenticated",
-];
 
 /// Operations of apply, as its histogram's label names them; see `apply::operation`.
 pub(crate) const OPERATIONS: [&str; 11] = [
@@ -58,6 +44,45 @@ pub(crate) const OPERATIONS: [&str; 11] = [
 ];
 const SUCCESS: [&str; 2] = ["false", "true"];
 
+/// What request times are taken of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Timed {
+    Range,
+    ReadonlyTxn,
+    /// From its proposal to its answer.
+    Proposal(Field),
+}
+
+impl Timed {
+    /// How many there are.
+    const COUNT: usize = 2 + Field::NAMES.len();
+
+    fn place(self) -> usize {
+        match self {
+            Self::Range => 0,
+            Self::ReadonlyTxn => 1,
+            Self::Proposal(field) => 2 + field.place(),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Range => "Range",
+            Self::ReadonlyTxn => "ReadonlyTxn",
+            Self::Proposal(field) => Field::NAMES[field.place()],
+        }
+    }
+}
+
+/// What metrics say of the member for all its time.
+pub(crate) struct About<'a> {
+    pub(crate) member_id: u64,
+    pub(crate) server_version: &'a str,
+    pub(crate) features: &'a [Feature],
+    /// `--metrics=extensive`.
+    pub(crate) extensive: bool,
+}
+
 /// Client versions whose counters are kept at hand: those of clients that name none, and of etcd's own.
 const USUAL_VERSIONS: [&str; 2] = ["unknown", crate::API_VERSION];
 /// Client versions that are counted by name; more than there will ever be releases in use at once.
@@ -65,19 +90,12 @@ const CLIENT_VERSIONS_MAX: usize = 200;
 /// Longest client version that is counted by name.
 const CLIENT_VERSION_BYTES_MAX: usize = 64;
 
-/// Counters of one method; plain atomics, because every request touches them.
-#[derive(Default)]
-struct MethodCounters {
-    started: AtomicU64,
-    received: AtomicU64,
-    sent: AtomicU64,
-    handled: [AtomicU64; CODES.len()],
-}
-
 /// Everything that is counted.
 pub(crate) struct Metrics {
     registry: Registry,
-    methods: Vec<MethodCounters>,
+    methods: Methods,
+    /// Handling times are kept: `--metrics=extensive`.
+    extensive: bool,
     /// Bytes of gRPC messages from clients.
     pub(crate) received_bytes: IntCounter,
     /// Bytes of gRPC messages to clients.
@@ -106,6 +124,26 @@ pub(crate) struct Metrics {
     pub(crate) apply: [[Histogram; 2]; OPERATIONS.len()],
     /// Applies slower than `--warning-apply-duration`.
     pub(crate) slow_apply: IntCounter,
+    /// Times of requests by kind; failures before successes. A series begins with its first request.
+    requests: [[OnceLock<Histogram>; 2]; Timed::COUNT],
+    request_family: HistogramVec,
+    /// Time of each pause of a compaction for requests, and of a whole compaction, in milliseconds.
+    pub(crate) compaction_pause: Histogram,
+    pub(crate) compaction_total: Histogram,
+    /// Time that apply stands still for a compaction of the index, in milliseconds.
+    pub(crate) index_pause: Histogram,
+    /// Times of preparing answers of watches.
+    pub(crate) watch_control: Histogram,
+    pub(crate) watch_progress: Histogram,
+    pub(crate) watch_events: Histogram,
+    pub(crate) watch_per_event: Histogram,
+    /// Streams that ended by an error of the connection.
+    stream_failures: IntCounterVec,
+    /// Reads that could not be made linearizable.
+    pub(crate) read_indexes_failed: IntCounter,
+    /// Scrapes: under way, and done with this one's status.
+    scrapes_in_flight: Gauge,
+    scrapes: IntCounterVec,
     /// Time of a range; failures before successes.
     pub(crate) range: [Histogram; 2],
     /// Time of HashKV.
@@ -179,6 +217,7 @@ states! {
     wal_bytes = "etcd_disk_wal_write_bytes_total", "Bytes written to the write-ahead log.";
     resident = "process_resident_memory_bytes", "Resident memory size in bytes.";
     virtual_memory = "process_virtual_memory_bytes", "Virtual memory size in bytes.";
+    virtual_memory_max = "process_virtual_memory_max_bytes", "Maximum amount of virtual memory available in bytes.";
     open_fds = "process_open_fds", "Number of open file descriptors.";
     max_fds = "process_max_fds", "Maximum number of open file descriptors.";
     fd_used = "os_fd_used", "The number of used file descriptors.";
@@ -193,26 +232,29 @@ pub(crate) struct Totals {
     pub(crate) events: u64,
     /// CPU seconds of the process.
     pub(crate) cpu_seconds: f64,
+    /// Bytes of all of the process's network namespace, as etcd's library gives them.
+    pub(crate) network_received: u64,
+    pub(crate) network_sent: u64,
 }
 
 impl Metrics {
-    /// All metrics at 0; `member_id` and the versions become labels.
-    pub(crate) fn new(member_id: u64, server_version: &str) -> Self {
+    /// All metrics at 0.
+    pub(crate) fn new(about: &About<'_>) -> Self {
         let r = &Registry::new();
-        label_gauge(
+        describe(r, about);
+        let scrapes = counters(
             r,
-            "etcd_server_id",
-            "Server or member ID in hexadecimal format.",
-            "server_id",
-            &format!("{member_id:x}"),
+            "promhttp_metric_handler_requests_total",
+            "Total number of scrapes by HTTP status code.",
+            &["code"],
         );
-        label_gauge(
-            r,
-            "etcd_server_version",
-            "Which version is running. 1 for 'server_version' label with current version.",
-            "server_version",
-            server_version,
-        );
+        for code in ["200", "500", "503"] {
+            scrapes.with_label_values(&[code]);
+        }
+        let watch = |name: &str, help: &str| {
+            let name = format!("etcd_debugging_server_watch_send_loop_{name}_seconds");
+            histogram(r, &name, help, 0.001, 14)
+        };
         let apply = histograms(
             r,
             "etcd_server_apply_duration_seconds",
@@ -231,7 +273,8 @@ impl Metrics {
         );
         Self {
             client_versions: Mutex::default(),
-            methods: METHODS.iter().map(|_| MethodCounters::default()).collect(),
+            methods: Methods::new(),
+            extensive: about.extensive,
             received_bytes: counter(
                 r,
                 "etcd_network_client_grpc_received_bytes_total",
@@ -242,6 +285,69 @@ impl Metrics {
                 "etcd_network_client_grpc_sent_bytes_total",
                 "The total number of bytes sent to grpc clients.",
             ),
+            requests: Default::default(),
+            request_family: histograms(
+                r,
+                "etcd_server_request_duration_seconds",
+                "Response latency distribution in seconds for each type.",
+                &["success", "type"],
+                0.001,
+                14,
+            ),
+            compaction_pause: histogram(
+                r,
+                "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
+                "Bucketed histogram of db compaction pause duration.",
+                1.0,
+                13,
+            ),
+            compaction_total: histogram(
+                r,
+                "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+                "Bucketed histogram of db compaction total duration.",
+                100.0,
+                14,
+            ),
+            index_pause: histogram(
+                r,
+                "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds",
+                "Bucketed histogram of index compaction pause duration.",
+                0.5,
+                14,
+            ),
+            watch_control: watch(
+                "control_stream_duration",
+                "The total duration in seconds of running through the send loop control stream response.",
+            ),
+            watch_progress: watch(
+                "progress_duration",
+                "The total duration in seconds of running through the progress loop control stream response.",
+            ),
+            watch_events: watch(
+                "watch_stream_duration",
+                "The total duration in seconds of running through the send loop watch stream response all events.",
+            ),
+            watch_per_event: watch(
+                "watch_stream_duration_per_event",
+                "The average duration in seconds of running through the send loop watch stream response, per event.",
+            ),
+            stream_failures: counters(
+                r,
+                "etcd_network_server_stream_failures_total",
+                "The total number of stream failures from the local server.",
+                &["Type", "API"],
+            ),
+            read_indexes_failed: counter(
+                r,
+                "etcd_server_read_indexes_failed_total",
+                "The total number of failed read indexes seen.",
+            ),
+            scrapes_in_flight: gauge(
+                r,
+                "promhttp_metric_handler_requests_in_flight",
+                "Current number of scrapes being served.",
+            ),
+            scrapes,
             usual_requests: Default::default(),
             client_requests: counters(
                 r,
@@ -402,7 +508,7 @@ impl Metrics {
 
     /// A call of `method` begins.
     pub(crate) fn started(&self, method: Method) {
-        self.methods[method as usize].started.fetch_add(1, Ordering::Relaxed);
+        self.methods.started(method);
     }
 
     /// A call of `method` comes from a client of `version`; what clients can choose must not grow without
@@ -431,21 +537,40 @@ impl Metrics {
         if known { version } else { "other" }
     }
 
+    /// A moment from which a call's time is taken, if such times are kept.
+    pub(crate) fn stopwatch(&self) -> Option<Instant> {
+        self.extensive.then(Instant::now)
+    }
+
     /// A call of `method` ended.
-    pub(crate) fn handled(&self, method: Method, code: Code) {
-        self.methods[method as usize].handled[code as usize].fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn handled(&self, method: Method, code: Code, began: Option<Instant>) {
+        self.methods.handled(method, code, began.map(|began| began.elapsed()));
+    }
+
+    /// A request was answered, or a proposal of this member was.
+    pub(crate) fn requested(&self, what: Timed, success: bool, took: Duration) {
+        let success = usize::from(success);
+        let name = what.name();
+        self.requests[what.place()][success]
+            .get_or_init(|| self.request_family.with_label_values(&[SUCCESS[success], name]))
+            .observe(took.as_secs_f64());
     }
 
     /// A message of `bytes` came in.
     pub(crate) fn received(&self, method: Method, bytes: usize) {
-        self.methods[method as usize].received.fetch_add(1, Ordering::Relaxed);
+        self.methods.received(method);
         self.received_bytes.inc_by(bytes as u64);
     }
 
     /// `messages` of `bytes` in total went out.
     pub(crate) fn sent(&self, method: Method, messages: u64, bytes: usize) {
-        self.methods[method as usize].sent.fetch_add(messages, Ordering::Relaxed);
+        self.methods.sent(method, messages);
         self.sent_bytes.inc_by(bytes as u64);
+    }
+
+    /// A stream of `api` ended because the client could not be heard (`receive`) or reached (`send`).
+    pub(crate) fn stream_failed(&self, kind: &str, api: &str) {
+        self.stream_failures.with_label_values(&[kind, api]).inc();
     }
 
     /// An alarm was raised (+1) or cleared (-1).
@@ -462,12 +587,13 @@ impl Metrics {
         cluster_version: &str,
     ) -> Vec<u8> {
         self.states.set(values);
+        self.scrapes_in_flight.inc();
         let mut out = Vec::with_capacity(64 << 10);
         TextEncoder::new()
             .encode(&self.registry.gather(), &mut out)
             .expect("a vector takes all, and the families are well formed");
         let mut text = String::new();
-        self.render_methods(&mut text);
+        self.methods.render(&mut text, self.extensive);
         let line = |text: &mut String, name: &str, help: &str, kind: &str, value: String| {
             text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{value}\n"));
         };
@@ -478,6 +604,14 @@ impl Metrics {
             "counter",
             format!("etcd_debugging_mvcc_events_total {}", totals.events),
         );
+        for (name, help, value) in [
+            ("receive", "received", totals.network_received),
+            ("transmit", "sent", totals.network_sent),
+        ] {
+            let name = format!("process_network_{name}_bytes_total");
+            let help = format!("Number of bytes {help} by the process over the network.");
+            line(&mut text, &name, &help, "counter", format!("{name} {value}"));
+        }
         line(
             &mut text,
             "process_cpu_seconds_total",
@@ -495,99 +629,65 @@ impl Metrics {
             );
         }
         out.extend_from_slice(text.as_bytes());
+        self.scrapes_in_flight.dec();
+        self.scrapes.with_label_values(&["200"]).inc();
         out
     }
+}
 
-    fn render_methods(&self, text: &mut String) {
-        let family = |text: &mut String,
-                      name: &str,
-                      help: &str,
-                      pick: fn(&MethodCounters) -> u64| {
-            text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} counter\n"));
-            for (counters, (_, service, method, kind)) in self.methods.iter().zip(METHODS) {
-                let kind = kind.label();
-                text.push_str(&format!("{name}{{grpc_method=\"{method}\",grpc_service=\"{service}\",grpc_type=\"{kind}\"}} {}\n", pick(counters)));
-            }
-        };
-        family(
-            text,
-            "grpc_server_started_total",
-            "Total number of RPCs started on the server.",
-            |c| c.started.load(Ordering::Relaxed),
-        );
-        family(
-            text,
-            "grpc_server_msg_received_total",
-            "Total number of RPC stream messages received on the server.",
-            |c| c.received.load(Ordering::Relaxed),
-        );
-        family(
-            text,
-            "grpc_server_msg_sent_total",
-            "Total number of gRPC stream messages sent by the server.",
-            |c| c.sent.load(Ordering::Relaxed),
-        );
-        let name = "grpc_server_handled_total";
-        text.push_str(&format!("# HELP {name} Total number of RPCs completed on the server, regardless of success or failure.\n# TYPE {name} counter\n"));
-        for (counters, (_, service, method, kind)) in self.methods.iter().zip(METHODS) {
-            let kind = kind.label();
-            for (code, count) in CODES.iter().zip(&counters.handled) {
-                text.push_str(&format!("{name}{{grpc_code=\"{code}\",grpc_method=\"{method}\",grpc_service=\"{service}\",grpc_type=\"{kind}\"}} {}\n", count.load(Ordering::Relaxed)));
-            }
-        }
+/// What stays as it is: who this is, and what happens only between members.
+fn describe(r: &Registry, about: &About<'_>) {
+    let id = format!("{:x}", about.member_id);
+    label_gauge(
+        r,
+        "etcd_server_id",
+        "Server or member ID in hexadecimal format.",
+        "server_id",
+        &id,
+    );
+    label_gauge(
+        r,
+        "etcd_server_version",
+        "Which version is running. 1 for 'server_version' label with current version.",
+        "server_version",
+        about.server_version,
+    );
+    let peers = gauges(
+        r,
+        "etcd_network_known_peers",
+        "The current number of known peers.",
+        &["Local", "Remote"],
+    );
+    peers.with_label_values(&[&id, &id]).set(1.0);
+    let features = gauges(
+        r,
+        "etcd_server_feature_enabled",
+        "Whether or not a feature is enabled. 1 is enabled, 0 is not.",
+        &["name", "stage"],
+    );
+    for feature in about.features {
+        let stage = if feature.beta { "BETA" } else { "ALPHA" };
+        features.with_label_values(&[feature.name, stage]).set(f64::from(feature.enabled));
     }
-}
-
-const NAMED_ONCE: &str = "every metric is registered once, under a valid name";
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> GenericGauge<AtomicF64> {
-    let metric = Gauge::new(name, help).expect(NAMED_ONCE);
-    registry.register(Box::new(metric.clone())).expect(NAMED_ONCE);
-    metric
-}
-
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-    let metric = GaugeVec::new(Opts::new(name, help), labels).expect(NAMED_ONCE);
-    registry.register(Box::new(metric.clone())).expect(NAMED_ONCE);
-    metric
-}
-
-fn label_gauge(registry: &Registry, name: &str, help: &str, label: &str, value: &str) {
-    gauges(registry, name, help, &[label]).with_label_values(&[value]).set(1.0);
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
-    let metric = IntCounter::new(name, help).expect(NAMED_ONCE);
-    registry.register(Box::new(metric.clone())).expect(NAMED_ONCE);
-    metric
-}
-
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    let metric = IntCounterVec::new(Opts::new(name, help), labels).expect(NAMED_ONCE);
-    registry.register(Box::new(metric.clone())).expect(NAMED_ONCE);
-    metric
-}
-
-fn buckets(name: &str, help: &str, first: f64, count: usize) -> HistogramOpts {
-    let buckets = exponential_buckets(first, 2.0, count).expect("positive start and count");
-    HistogramOpts::new(name, help).buckets(buckets)
-}
-
-fn histogram(registry: &Registry, name: &str, help: &str, first: f64, count: usize) -> Histogram {
-    let metric = Histogram::with_opts(buckets(name, help, first, count)).expect(NAMED_ONCE);
-    registry.register(Box::new(metric.clone())).expect(NAMED_ONCE);
-    metric
-}
-
-fn histograms(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-    first: f64,
-    count: usize,
-) -> HistogramVec {
-    let metric = HistogramVec::new(buckets(name, help, first, count), labels).expect(NAMED_ONCE);
-    registry.register(Box::new(metric.clone())).expect(NAMED_ONCE);
-    metric
+    for (name, help) in [
+        (
+            "etcd_server_heartbeat_send_failures_total",
+            "The total number of leader heartbeat send failures (likely overloaded from slow disk).",
+        ),
+        (
+            "etcd_server_learner_promote_successes",
+            "The total number of successful learner promotions while this member is leader.",
+        ),
+        (
+            "etcd_server_slow_read_indexes_total",
+            "The total number of pending read indexes not in sync with leader's or timed out read index requests.",
+        ),
+    ] {
+        counter(r, name, help);
+    }
+    gauge(
+        r,
+        "etcd_server_snapshot_apply_in_progress_total",
+        "1 if the server is applying the incoming snapshot. 0 if none.",
+    );
 }
