@@ -14,16 +14,18 @@ import (
 	"etched.local/compat-tests/harness"
 )
 
-// etcdutl runs the real etcdutl to its end.
-func (c *Case) etcdutl(args ...string) string {
+// etcdutl runs the real etcdutl to its end; it must succeed.
+func (c *Case) etcdutl(args ...string) string { c.Helper(); return c.tool("etcdutl", args...) }
+
+func (c *Case) tool(name string, args ...string) string {
 	c.Helper()
-	output, err := exec.CommandContext(c.T.Context(), harness.Binary("etcdutl"), args...).Output()
+	output, err := exec.CommandContext(c.T.Context(), harness.Binary(name), args...).Output()
 	if err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {
 			output = append(output, exit.Stderr...)
 		}
-		c.Fatalf("etcdutl %v: %v\n%s", args, err, output)
+		c.Fatalf("%s %v: %v\n%s", name, args, err, output)
 	}
 	return string(output)
 }

@@ -57,15 +57,15 @@ type Server struct {
 	done  chan struct{}
 }
 
-// Binary is the path of a program: ETCHED_BIN, ETCD_BIN, ETCDCTL_BIN or ETCDUTL_BIN from the
-// environment, else where the `run` command of this folder and cargo put them.
+// Binary is the path of a program: ETCHED_BIN, ETCHEDUTL_BIN, ETCD_BIN, ETCDCTL_BIN or ETCDUTL_BIN from
+// the environment, else where the `run` command of this folder and cargo put them.
 func Binary(name string) string {
 	if path := os.Getenv(strings.ToUpper(name) + "_BIN"); path != "" {
 		return path
 	}
 	_, here, _, _ := runtime.Caller(0)
 	target := filepath.Join(filepath.Dir(here), "..", "..", "target")
-	if name == string(Etched) {
+	if strings.HasPrefix(name, string(Etched)) {
 		return filepath.Join(target, "release", name)
 	}
 	return filepath.Join(target, "compat", "etcd", name)

@@ -126,7 +126,14 @@ fn run_stages(chosen: &[&Stage]) -> Vec<(&'static str, Totals, Duration)> {
     for stage in chosen {
         if stage.binary && !built {
             built = true;
-            let release = tools::cargo(&["build", "--release", "--package", "etched"]);
+            let release = tools::cargo(&[
+                "build",
+                "--release",
+                "--package",
+                "etched",
+                "--package",
+                "etchedutl",
+            ]);
             results.push(timed("build", vec![release]));
         }
         results.push(timed(stage.name, (stage.commands)()));

@@ -49,7 +49,7 @@ pub enum Error {
     #[error("snapshot missing hash but --skip-hash-check=false")]
     MissingHash,
     /// The hash at the end is not that of what stands before it. The text is etcdutl's.
-    #[error("expected sha256 {expected:?}, got {found:?}")]
+    #[error("expected sha256 {}, got {}", numbers(expected), numbers(found))]
     OtherHash {
         /// What the file says.
         expected: [u8; 32],
@@ -65,6 +65,11 @@ pub enum Error {
     /// The disk, or whatever is behind the reader or writer.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// Bytes as Go prints them.
+fn numbers(bytes: &[u8]) -> String {
+    format!("{bytes:?}").replace(',', "")
 }
 
 impl Error {

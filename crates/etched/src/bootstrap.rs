@@ -52,22 +52,32 @@ impl InitialCluster {
         if clustering.initial_cluster_state == ClusterState::Existing {
             return Err(BootstrapError::Join);
         }
-        let name = &settings.member.name;
-        let initial =
-            cluster.members.get(name).ok_or_else(|| BootstrapError::LocalMissing(name.clone()))?;
-        check_advertised(name, initial, &clustering.initial_advertise_peer_urls)?;
+        cluster.checked(&settings.member.name, &clustering.initial_advertise_peer_urls)
+    }
+
+    /// The cluster, if the member of that name may start in it.
+    ///
+    /// # Errors
+    /// [`BootstrapError`].
+    pub fn checked(self, name: &str, advertised: &[Url]) -> Result<Self, BootstrapError> {
+        let initial = self.members.get(name);
+        let initial = initial.ok_or_else(|| BootstrapError::LocalMissing(name.to_owned()))?;
+        check_advertised(name, initial, advertised)?;
         let mut urls = BTreeSet::new();
-        if !cluster.members.values().flatten().all(|url| urls.insert(url)) {
-            return Err(BootstrapError::DuplicateUrl(cluster));
+        if !self.members.values().flatten().all(|url| urls.insert(url)) {
+            return Err(BootstrapError::DuplicateUrl(self));
         }
-        match cluster.members.len() {
-            1 => Ok(cluster),
+        match self.members.len() {
+            1 => Ok(self),
             several => Err(BootstrapError::SeveralMembers(several)),
         }
     }
 
     /// Reads `name=url,name=url`; a name may come several times.
-    fn parse(text: &str) -> Result<Self, UrlError> {
+    ///
+    /// # Errors
+    /// [`UrlError`] of the first that is none.
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
         let mut members: BTreeMap<String, Vec<Url>> = BTreeMap::new();
         for item in text.split(',').filter(|item| !item.is_empty()) {
             let (name, url) = item.split_once('=').unwrap_or((item, ""));

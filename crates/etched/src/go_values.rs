@@ -17,8 +17,10 @@ impl std::error::Error for ValueError {}
 
 /// Why a number is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NumberError {
+pub enum NumberError {
+    /// It is not written like one.
     Syntax,
+    /// It is too large.
     Range,
 }
 
@@ -32,7 +34,7 @@ impl NumberError {
     }
 
     /// What Go's `strconv` package says.
-    pub(crate) fn in_strconv(self, function: &str, text: &str) -> ValueError {
+    pub fn in_strconv(self, function: &str, text: &str) -> ValueError {
         let reason = match self {
             Self::Syntax => "invalid syntax",
             Self::Range => "value out of range",
@@ -42,7 +44,7 @@ impl NumberError {
 }
 
 /// `text` in double quotes, as Go's `%q` writes it.
-pub(crate) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
     for character in text.chars() {
         match character {
@@ -61,7 +63,7 @@ pub(crate) fn quote(text: &str) -> String {
 }
 
 /// What went wrong with a file, in the words of Go: `no such file or directory`.
-pub(crate) fn io_reason(error: &std::io::Error) -> String {
+pub fn io_reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut characters = text.chars();
@@ -70,7 +72,10 @@ pub(crate) fn io_reason(error: &std::io::Error) -> String {
 }
 
 /// A boolean: `1 t T true TRUE True` and their opposites, nothing else.
-pub(crate) fn parse_bool(text: &str) -> Result<bool, NumberError> {
+///
+/// # Errors
+/// [`NumberError::Syntax`].
+pub fn parse_bool(text: &str) -> Result<bool, NumberError> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
@@ -79,7 +84,10 @@ pub(crate) fn parse_bool(text: &str) -> Result<bool, NumberError> {
 }
 
 /// An unsigned number of at most `bits` bits; `0x`, `0o`, `0b`, a leading 0 and `_` are understood.
-pub(crate) fn parse_unsigned(text: &str, bits: u32) -> Result<u64, NumberError> {
+///
+/// # Errors
+/// [`NumberError`].
+pub fn parse_unsigned(text: &str, bits: u32) -> Result<u64, NumberError> {
     let (radix, digits, prefixed) = match text.as_bytes() {
         [b'0', b'x' | b'X', ..] => (16, &text[2..], true),
         [b'0', b'o' | b'O', ..] => (8, &text[2..], true),

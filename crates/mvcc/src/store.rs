@@ -356,6 +356,9 @@ fn add(builder: &mut Builder, revision: Revision, record: &Record) -> Result<(),
     } else if kv.version > 0 {
         let tail = tail_of(record.bytes.len(), &kv);
         builder.push(kv.key, Entry::put(revision, kv.create_revision, kv.version, tail), kv.lease);
+    } else if record.bytes.is_empty() {
+        // What a restore that raises the revision leaves there. Its key, the empty one, no request names.
+        builder.push(&[], Entry::put(revision, revision.main, 1, 0), 0);
     } else {
         let Revision { main, sub } = revision;
         return Err(RecordsError(format!("record {main}/{sub} is a put without a version")));

@@ -54,8 +54,12 @@ pub(crate) struct Paths {
 
 impl Paths {
     pub(crate) fn of(config: &Config) -> Self {
-        let member = config.data_dir.join("member");
-        let wal = config.wal_dir.clone().unwrap_or_else(|| member.join("wal"));
+        Self::below(&config.data_dir, config.wal_dir.clone())
+    }
+
+    pub(crate) fn below(data_dir: &Path, wal_dir: Option<PathBuf>) -> Self {
+        let member = data_dir.join("member");
+        let wal = wal_dir.unwrap_or_else(|| member.join("wal"));
         let store = member.join("snap").join(STORE_FILE);
         Self { member, wal, store }
     }

@@ -51,7 +51,7 @@ impl Member {
         serde_json::to_vec(self).expect("strings and numbers always serialize").into()
     }
 
-    fn row(&self) -> Row {
+    pub(crate) fn row(&self) -> Row {
         (Table::Members, hex_key(self.id), Some(self.json()))
     }
 }

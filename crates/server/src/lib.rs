@@ -36,6 +36,7 @@ mod metrics;
 mod quota;
 mod removals;
 mod request;
+mod restore;
 mod run;
 mod shared;
 mod snapshot;
@@ -47,6 +48,7 @@ mod work_tests;
 use std::path::PathBuf;
 
 pub use config::{AutoCompaction, Config, Feature, Listen};
+pub use restore::{Restore, RestoreError, restore};
 pub use run::{Handle, report_damage_on_panic, run, start};
 
 /// Version of etcd whose behaviour this server has.

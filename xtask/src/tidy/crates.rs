@@ -18,7 +18,7 @@ const NET_AND_RAFT: [&str; 6] = ["tokio", "hyper", "h2", "tonic", "http", "raft"
 const PURE: [&str; 10] =
     ["tokio", "hyper", "h2", "tonic", "http", "raft", "redb", "rand", "getrandom", "rustix"];
 
-const ROOMS: [Room; 13] = [
+const ROOMS: [Room; 14] = [
     Room { name: "etched-proto", may_use: &[], must_not_reach: &NET_AND_RAFT },
     Room { name: "etched-bolt", may_use: &["etched-proto"], must_not_reach: &NET_AND_RAFT },
     Room { name: "etched-mvcc", may_use: &["etched-proto"], must_not_reach: &PURE },
@@ -52,6 +52,11 @@ const ROOMS: [Room; 13] = [
         must_not_reach: &[],
     },
     Room { name: "etched", may_use: &["etched-server"], must_not_reach: &[] },
+    Room {
+        name: "etchedutl",
+        may_use: &["etched", "etched-bolt", "etched-server"],
+        must_not_reach: &[],
+    },
     Room {
         name: "etched-sim",
         may_use: &[

@@ -161,6 +161,29 @@ fn every_prefix_of_what_is_dropped_leaves_the_same_keys() {
 }
 
 #[test]
+fn a_raised_revision_is_hashed_and_seen_by_nobody() {
+    let mut rig = Rig::new();
+    rig.put("a", "1");
+    rig.put("a", "2");
+    rig.flush(8);
+    let raised = Record { tombstone: false, bytes: Bytes::new() };
+    rig.records.rows.lock().insert(Revision::start_of(103), raised);
+    rig.compact = CompactState { scheduled: Some(103), finished: None };
+    rig.reopen();
+    let reader = rig.store.reader();
+    assert_eq!((rig.store.current_revision(), rig.store.compact_revision()), (103, 103));
+    assert_eq!(range(&reader, &everything()).len(), 1);
+    let before = reader.hash_kv(0).unwrap();
+    while rig.sweep(3).is_some() {}
+    rig.remove(usize::MAX);
+    assert_eq!(reader.hash_kv(0).unwrap(), before);
+    assert!(rig.records.rows.lock().contains_key(&Revision::start_of(103)));
+    rig.put("b", "3");
+    assert_eq!(rig.store.current_revision(), 104);
+    assert_eq!(range(&reader, &everything()).len(), 2);
+}
+
+#[test]
 fn key_deleted_and_put_again_in_the_compacted_revision_stays() {
     // etcd takes the deletion for the end of the key, removes the put, and exits at the next read of it.
     let mut rig = Rig::new();
