@@ -74,6 +74,7 @@ fn config(settings: Settings) -> Config {
         extensive_metrics: monitoring.extensive_metrics,
         unsafe_no_fsync: unsafe_features.no_fsync,
         reuse_port: member.socket_reuse_port,
+        grpc_gateway: member.enable_grpc_gateway,
         cors: only(security.cors),
         host_whitelist: only(security.host_whitelist),
         ..Config::default()

@@ -2,8 +2,7 @@
 //!
 //! ```text
 //! arguments ──> arguments ──> commands ──> status ──> output
-//!                    │                ├──> restore
-//!                    │                └──> offline (hashkv, defrag)
+//!                    │                └──> restore
 //!                    └──> usage
 //! ```
 //! Commands, flags, texts and exit codes are etcdutl's (3.7.1), so that scripts work as they are. What is not there
@@ -11,7 +10,6 @@
 
 mod arguments;
 mod commands;
-mod offline;
 mod output;
 mod restore;
 mod usage;

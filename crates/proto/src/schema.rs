@@ -98,6 +98,13 @@ impl Schema {
         self.methods.get(path)
     }
 
+    /// The paths of all methods, in order.
+    pub fn methods(&self) -> impl Iterator<Item = &str> {
+        let mut paths: Vec<_> = self.methods.keys().map(String::as_str).collect();
+        paths.sort_unstable();
+        paths.into_iter()
+    }
+
     /// The message called `name`, package included.
     pub fn find(&self, name: &str) -> Option<MessageId> {
         self.messages.iter().position(|message| message.name == name).map(MessageId)

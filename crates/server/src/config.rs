@@ -106,6 +106,8 @@ pub struct Config {
     pub commit_bytes: usize,
     /// `SO_REUSEPORT` on listeners.
     pub reuse_port: bool,
+    /// Serve JSON under `/v3/`.
+    pub grpc_gateway: bool,
     /// Origins allowed by CORS; None is any.
     pub cors: Option<Vec<String>>,
     /// Host names accepted on plain HTTP; None is any.
@@ -151,6 +153,7 @@ impl Default for Config {
             checkpoint_log_bytes: 64 << 20,
             commit_bytes: 1 << 20,
             reuse_port: false,
+            grpc_gateway: true,
             cors: None,
             host_whitelist: None,
             exit_by_signal: true,

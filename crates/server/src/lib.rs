@@ -24,6 +24,7 @@ mod defragment;
 mod engine;
 mod error;
 mod flush;
+mod gateway;
 mod gather;
 mod grpc;
 mod hash;
@@ -33,7 +34,6 @@ mod inbox;
 mod lane;
 mod listen;
 mod metrics;
-mod offline;
 mod quota;
 mod removals;
 mod request;
@@ -49,8 +49,6 @@ mod work_tests;
 use std::path::PathBuf;
 
 pub use config::{AutoCompaction, Config, Feature, Listen};
-pub use etched_mvcc::KvHash;
-pub use offline::{Offline, store_file};
 pub use restore::{Restore, RestoreError, restore};
 pub use run::{Handle, report_damage_on_panic, run, start};
 

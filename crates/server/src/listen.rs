@@ -278,7 +278,7 @@ fn answer(
     let answering = if request.version() == Version::HTTP_2 {
         api::serve(shared, stopping, request.map(grpc::Incoming::Connection))
     } else {
-        Box::pin(crate::http::serve(shared, surface, request))
+        Box::pin(crate::http::serve(shared, stopping, surface, request))
     };
     async { Ok(answering.await) }
 }

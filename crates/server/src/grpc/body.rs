@@ -1,6 +1,5 @@
 //! Bodies of answers, gRPC's and plain HTTP's alike.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -18,6 +17,11 @@ pub(crate) trait Source: Send {
     ) -> Poll<Option<Result<Bytes, Status>>>;
 }
 
+/// A plain answer could not be completed: its end is missing, so that no client takes it for whole.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer was cut short: {0}")]
+pub(crate) struct Cut(String);
+
 /// Body of an answer.
 pub(crate) enum Body {
     /// Nothing: the headers said it all.
@@ -28,6 +32,8 @@ pub(crate) enum Body {
     Unary(Option<Bytes>),
     /// The trailers of [`Body::Unary`] are due.
     Trailers,
+    /// Plain HTTP, as it comes; an error cuts it short.
+    Chunks(Pin<Box<dyn Source>>),
     /// Messages as they come.
     Stream(Pin<Box<dyn Source>>),
 }
@@ -45,12 +51,12 @@ impl Body {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Cut;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = self.get_mut();
         let frame = match this {
             Self::Empty => None,
@@ -66,6 +72,15 @@ impl http_body::Body for Body {
                 trailers.insert("grpc-status", HeaderValue::from_static("0"));
                 Some(Frame::trailers(trailers))
             }
+            Self::Chunks(source) => match source.as_mut().poll_chunk(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(chunk))) => Some(Frame::data(chunk)),
+                Poll::Ready(Some(Err(status))) => {
+                    *this = Self::Empty;
+                    return Poll::Ready(Some(Err(Cut(status.message().to_owned()))));
+                }
+                Poll::Ready(None) => None,
+            },
             Self::Stream(source) => match source.as_mut().poll_chunk(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(chunk))) => Some(Frame::data(chunk)),

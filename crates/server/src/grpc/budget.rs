@@ -17,7 +17,7 @@ thread_local! {
 }
 
 /// The share of one of `threads` network threads.
-pub(super) fn share(threads: usize) -> usize {
+pub(crate) fn share(threads: usize) -> usize {
     TOTAL / threads.max(1)
 }
 
@@ -31,7 +31,7 @@ impl Permit {
     ///
     /// # Errors
     /// The status of a call that would exceed `share`.
-    pub(super) fn grow_to(&mut self, bytes: usize, share: usize) -> Result<(), Status> {
+    pub(crate) fn grow_to(&mut self, bytes: usize, share: usize) -> Result<(), Status> {
         let more = bytes.saturating_sub(self.0);
         let taken = TAKEN.get() + more;
         if taken > share {

@@ -245,7 +245,8 @@ impl MessageReader {
     }
 }
 
-fn too_large(length: usize, limit: usize) -> Status {
+/// The status of a message that is longer than it may be.
+pub(crate) fn too_large(length: usize, limit: usize) -> Status {
     Status::resource_exhausted(format!(
         "grpc: received message larger than max ({length} vs. {limit})"
     ))

@@ -162,8 +162,19 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A `grpc-timeout` of at least this long, in eight digits.
+pub(crate) fn timeout_text(timeout: Duration) -> String {
+    const COUNT_MAX: u128 = 99_999_999;
+    let units =
+        [(1, 'n'), (1_000, 'u'), (1_000_000, 'm'), (1_000_000_000, 'S'), (60_000_000_000, 'M')];
+    let nanos = timeout.as_nanos();
+    let fits = |(unit, _): &(u128, char)| nanos.div_ceil(*unit) <= COUNT_MAX;
+    let (unit, letter) = units.into_iter().find(fits).unwrap_or((3_600_000_000_000, 'H'));
+    format!("{}{letter}", nanos.div_ceil(unit).min(COUNT_MAX))
+}
+
 /// Place of the first byte that is no base64; padding may be there or not.
-fn bad_base64(value: &[u8]) -> Option<usize> {
+pub(crate) fn bad_base64(value: &[u8]) -> Option<usize> {
     let padded = value.len().is_multiple_of(4);
     let end = match value {
         [.., b'=', b'='] if padded => value.len() - 2,
@@ -219,6 +230,15 @@ mod tests {
         assert_eq!(parse_timeout("20m"), Ok(Duration::from_millis(20)));
         assert_eq!(parse_timeout("99999999H"), Ok(Duration::from_secs(99_999_999 * 3600)));
         assert!(reason("S").ends_with("timeout string is too short: \"S\""));
+    }
+
+    #[test]
+    fn a_timeout_that_is_written_is_read_as_at_least_as_long() {
+        for (nanos, text) in [(1, "1n"), (99_999_999, "99999999n"), (100_000_001, "100001u")] {
+            assert_eq!(timeout_text(Duration::from_nanos(nanos)), text);
+        }
+        assert_eq!(timeout_text(Duration::from_secs(100_000)), "100000S");
+        assert_eq!(timeout_text(Duration::MAX), "99999999H");
     }
 
     #[test]

@@ -17,7 +17,6 @@ pub(crate) enum Incoming {
     /// As it comes from the client.
     Connection(hyper::body::Incoming),
     /// Framed messages made here; an error ends the call.
-    #[expect(dead_code, reason = "who makes requests comes in the next commit")]
     Made(Pin<Box<dyn Source>>),
 }
 

@@ -1,17 +1,18 @@
-//! The plain HTTP side: `/version`, `/health`, `/livez`, `/readyz`, `/metrics`, `/debug/vars`.
+//! The plain HTTP side: `/version`, `/health`, `/livez`, `/readyz`, `/metrics`, `/debug/vars`; and the way to the
+//! JSON gateway.
 
 mod health;
 mod process;
 
 use std::sync::Arc;
 
-use http::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue, LOCATION, ORIGIN};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::grpc::Body;
-use crate::metrics;
 use crate::shared::Shared;
+use crate::{api, gateway, metrics};
 
 /// Which paths an address serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,7 @@ pub(crate) enum Surface {
 /// Answers one request.
 pub(crate) async fn serve(
     shared: Arc<Shared>,
+    stopping: api::Stopping,
     surface: Surface,
     request: Request<Incoming>,
 ) -> Response<Body> {
@@ -38,14 +40,56 @@ pub(crate) async fn serve(
     {
         return refused;
     }
-    let mut response = if surface == Surface::Client && request.method() == Method::OPTIONS {
+    if surface != Surface::Client {
+        return route(&shared, surface, &request).await;
+    }
+    let origin = request.headers().get(ORIGIN).cloned();
+    let mut response = if request.method() == Method::OPTIONS {
         Response::new(Body::Empty)
     } else {
-        route(&shared, surface, &request).await
+        route_client(&shared, stopping, request).await
     };
-    if surface == Surface::Client {
-        add_cors(&shared, request.headers(), response.headers_mut());
+    add_cors(&shared, origin, response.headers_mut());
+    response
+}
+
+/// What clients reach only: the gateway, if it is there.
+async fn route_client(
+    shared: &Arc<Shared>,
+    stopping: api::Stopping,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    if !shared.config.grpc_gateway {
+        return route(shared, Surface::Client, &request).await;
     }
+    let path = request.uri().path();
+    let path = match path.strip_prefix("/v3beta/") {
+        Some(rest) => [gateway::PREFIX, rest].concat(),
+        None => path.to_owned(),
+    };
+    if path.starts_with(gateway::PREFIX) {
+        return gateway::serve(Arc::clone(shared), stopping, &path, request).await;
+    }
+    if path == "/v3" {
+        return to_folder(&request);
+    }
+    route(shared, Surface::Client, &request).await
+}
+
+/// Go's answer to the name of a folder without its slash.
+fn to_folder(request: &Request<Incoming>) -> Response<Body> {
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    let place = format!("{}{query}", gateway::PREFIX);
+    let mut response = Response::new(Body::Empty);
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        let shown = place.replace('&', "&amp;").replace('"', "&#34;").replace('\'', "&#39;");
+        let link = format!("<a href=\"{shown}\">Temporary Redirect</a>.\n\n");
+        response = Response::new(Body::text(link));
+        set_type(&mut response, "text/html; charset=utf-8");
+    }
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    let place = HeaderValue::from_str(&place).expect("a part of a URI is printable");
+    response.headers_mut().insert(LOCATION, place);
     response
 }
 
@@ -175,15 +219,15 @@ fn host_name(host: &str) -> &str {
     }
 }
 
-fn add_cors(shared: &Shared, request: &HeaderMap, response: &mut HeaderMap) {
+fn add_cors(shared: &Shared, origin: Option<HeaderValue>, response: &mut HeaderMap) {
     let origin = match &shared.config.cors {
         None => HeaderValue::from_static("*"),
         Some(allowed) => {
-            let Some(origin) = request.get("origin") else { return };
+            let Some(origin) = origin else { return };
             if !allowed.iter().any(|entry| entry.as_bytes() == origin.as_bytes()) {
                 return;
             }
-            origin.clone()
+            origin
         }
     };
     let fixed = HeaderValue::from_static;
