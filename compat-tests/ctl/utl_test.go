@@ -30,6 +30,7 @@ func (c *Case) utl(step string, args ...string) {
 	text := stdout.String() + "stderr:\n" + stderr.String()
 	text = regexp.MustCompile(`(?m)^.*\tinfo\t.*\n|^info\t.*\n`).ReplaceAllString(text, "")
 	text = strings.ReplaceAll(strings.ReplaceAll(text, "etchedutl", "etcdutl"), "etched directory", "etcd directory")
+	text = strings.ReplaceAll(text, "in use by etched", "in use by etcd")
 	c.Notef(step, "%s\nexit code %d", text, command.ProcessState.ExitCode())
 }
 
@@ -105,6 +106,25 @@ func TestARestoreMayRaiseTheRevisionAndCallAllBeforeCompacted(t *testing.T) {
 		served.Server.Restart(c.T)
 		served.Reconnect()
 		served.hashKV("hash after a kill", served.Maintenance)
+	})
+}
+
+func TestTheHashOfARestoredStoreIsSaidInEveryFormat(t *testing.T) {
+	onBoth(t, func(c *Case) {
+		data := c.restore(snapshotOfEtcd(c))
+		store := filepath.Join(data, "member", "snap", "db")
+		for _, format := range []string{"simple", "json", "fields", "table", "protobuf", "nope"} {
+			c.utl("hash as "+format, "hashkv", store, "-w", format)
+		}
+		c.utl("hash at a revision", "hashkv", store, "--rev", "100")
+		c.utl("hash of the future", "hashkv", store, "--rev", "100000")
+		c.utl("hash of what is compacted", "hashkv", store, "--rev", "2")
+		c.utl("defragment", "defrag", "--data-dir", data)
+		c.utl("hash after it", "hashkv", store)
+		c.utl("nothing to defragment", "defrag", "--data-dir", "none")
+		for _, line := range []string{"hashkv", "hashkv missing", "hashkv a b", "hashkv --rev x", "hashkv --help", "defrag", "defrag --help"} {
+			c.utl(line, strings.Fields(line)...)
+		}
 	})
 }
 

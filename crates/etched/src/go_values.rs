@@ -107,7 +107,10 @@ pub fn parse_unsigned(text: &str, bits: u32) -> Result<u64, NumberError> {
 }
 
 /// A signed number of 64 bits, written as [`parse_unsigned`] reads it, with an optional sign.
-pub(crate) fn parse_signed(text: &str) -> Result<i64, NumberError> {
+///
+/// # Errors
+/// [`NumberError`].
+pub fn parse_signed(text: &str) -> Result<i64, NumberError> {
     let (negative, digits) = match text.as_bytes() {
         [b'-', ..] => (true, &text[1..]),
         [b'+', ..] => (false, &text[1..]),

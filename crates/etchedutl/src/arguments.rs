@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use etched::go_values::{GoDuration, parse_bool, parse_unsigned};
+use etched::go_values::{GoDuration, parse_bool, parse_signed, parse_unsigned};
 
 /// What can be said about a flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Text,
     /// A whole number, not negative.
     Number,
+    /// A whole number.
+    Signed,
     Duration,
     /// On without a value.
     Switch,
@@ -39,6 +41,10 @@ pub(crate) enum ArgumentError {
     Value { value: String, flag: String, reason: String },
     #[error("bad flag syntax: {0}")]
     Syntax(String),
+    #[error("accepts {wanted} arg(s), received {given}")]
+    Count { wanted: usize, given: usize },
+    #[error("required flag(s) {0:?} not set")]
+    Required(&'static str),
 }
 
 /// Flags that were given, and the words between them.
@@ -135,6 +141,9 @@ impl Given {
         let checked = match flag.kind {
             Kind::Text => Ok(value.clone()),
             Kind::Number => number(&value).map(|number| number.to_string()),
+            Kind::Signed => parse_signed(&value)
+                .map(|number| number.to_string())
+                .map_err(|error| error.in_strconv("ParseInt", &value).to_string()),
             Kind::Switch => switch(&value).map(|on| on.to_string()),
             Kind::Duration => {
                 GoDuration::parse(&value).map(|_| value.clone()).map_err(|error| error.to_string())

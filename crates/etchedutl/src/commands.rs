@@ -8,8 +8,8 @@ use etched_bolt::{Database, snapshot};
 use crate::Failure;
 use crate::arguments::{Flag, Given, Kind};
 use crate::output::Format;
-use crate::restore;
 use crate::usage::{Command, GLOBAL, TOOL, WRITE_OUT};
+use crate::{offline, restore};
 
 const STATUS: Command = Command {
     call: "status <filename>",
@@ -29,15 +29,31 @@ const SNAPSHOT: Command = Command {
     flags: &[],
     below: &[RESTORE, STATUS],
 };
+const HASH_KV: Command = Command {
+    call: "hashkv <filename>",
+    about: "Prints the KV history hash of a given file",
+    flags: &offline::HASH_KV_FLAGS,
+    below: &[],
+};
+const DEFRAG: Command = Command {
+    call: "defrag",
+    about: "Defragments the storage of the etched",
+    flags: &offline::DEFRAG_FLAGS,
+    below: &[],
+};
 const VERSION: Command =
     Command { call: "version", about: "Prints the version of etchedutl", flags: &[], below: &[] };
 const HELP: Command =
     Command { call: "help", about: "Help about any command", flags: &[], below: &[] };
-const ROOT: Command =
-    Command { call: TOOL, about: "", flags: &[], below: &[HELP, SNAPSHOT, VERSION] };
+const ROOT: Command = Command {
+    call: TOOL,
+    about: "",
+    flags: &[],
+    below: &[DEFRAG, HASH_KV, HELP, SNAPSHOT, VERSION],
+};
 
 /// What etcdutl has and this version has not.
-const LATER: [&str; 4] = ["completion", "defrag", "hashkv", "migrate"];
+const LATER: [&str; 2] = ["completion", "migrate"];
 
 /// Runs the command of these arguments; what it prints.
 ///
@@ -58,6 +74,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<String, Failure> {
     match command.name() {
         "status" => status(&given),
         "restore" => restore::run(&given),
+        "hashkv" => offline::hash_kv(&given, usage),
+        "defrag" => offline::defragment(&given, usage),
         "version" => Ok(version()),
         "help" => help(&given.words),
         _ => Ok(usage),
@@ -160,7 +178,7 @@ mod tests {
     fn what_is_not_there_is_said_with_etcdutls_exit_code() {
         for (line, code, text) in [
             ("nope", 1, "Error: unknown command \"nope\" for \"etchedutl\"\n"),
-            ("defrag", 4, "Error: etchedutl: command defrag is not part of this version"),
+            ("migrate", 4, "Error: etchedutl: command migrate is not part of this version"),
             ("snapshot status", 128, "Error: snapshot status requires exactly one argument\n"),
             ("snapshot status /nope/x", 1, "Error: stat /nope/x: no such file or directory\n"),
             ("snapshot status . -w nope", 4, "Error: unsupported output format\n"),

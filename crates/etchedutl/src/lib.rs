@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! arguments ──> arguments ──> commands ──> status ──> output
-//!                    │                └──> restore
+//!                    │                ├──> restore
+//!                    │                └──> offline (hashkv, defrag)
 //!                    └──> usage
 //! ```
 //! Commands, flags, texts and exit codes are etcdutl's (3.7.1), so that scripts work as they are. What is not there
@@ -10,6 +11,7 @@
 
 mod arguments;
 mod commands;
+mod offline;
 mod output;
 mod restore;
 mod usage;

@@ -1,6 +1,7 @@
-//! The status of a snapshot in each of etcdutl's formats.
+//! The status of a snapshot, and a hash, in each of etcdutl's formats.
 
 use etched_bolt::snapshot::Status;
+use etched_server::KvHash;
 
 use crate::Failure;
 
@@ -50,6 +51,25 @@ impl Format {
             Self::Table => {
                 table(&["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE", "VERSION"], &cells(status))
             }
+        }
+    }
+}
+
+impl Format {
+    pub(crate) fn hash(self, hash: &KvHash) -> String {
+        let KvHash { hash, compact_revision, revision } = *hash;
+        let cells = [hash.to_string(), revision.to_string(), compact_revision.to_string()];
+        match self {
+            Self::Json => format!(
+                "{{\"hash\":{hash},\"hashRevision\":{revision},\
+                 \"compactRevision\":{compact_revision}}}\n"
+            ),
+            Self::Fields => format!(
+                "\"Hash\" : {hash}\n\"Hash revision\" : {revision}\n\
+                 \"Compact revision\" : {compact_revision}\n"
+            ),
+            Self::Simple => cells.join(", ") + "\n",
+            Self::Table => table(&["HASH", "HASH REVISION", "COMPACT REVISION"], &cells),
         }
     }
 }

@@ -88,6 +88,7 @@ impl Line {
         let (kind, quoted) = match flag.kind {
             Kind::Text => (" string", true),
             Kind::Number => (" uint", false),
+            Kind::Signed => (" int", false),
             Kind::Duration => (" duration", false),
             Kind::Switch => ("", false),
         };

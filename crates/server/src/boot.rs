@@ -298,7 +298,7 @@ fn restore_lessor(config: &Config, storage: &Storage) -> Result<Lessor, StartErr
     Ok(Lessor::restore(options, storage.rows(Table::Lease)?)?)
 }
 
-fn compact_state(storage: &Storage) -> Result<CompactState, StartError> {
+pub(crate) fn compact_state(storage: &Storage) -> Result<CompactState, StartError> {
     let mut state = CompactState::default();
     for (key, value) in storage.rows(Table::Meta)? {
         let revision = || revision_of(&key, &value);

@@ -34,6 +34,7 @@ mod inbox;
 mod lane;
 mod listen;
 mod metrics;
+mod offline;
 mod quota;
 mod removals;
 mod request;
@@ -49,6 +50,8 @@ mod work_tests;
 use std::path::PathBuf;
 
 pub use config::{AutoCompaction, Config, Feature, Listen};
+pub use etched_mvcc::KvHash;
+pub use offline::{Offline, store_file};
 pub use restore::{Restore, RestoreError, restore};
 pub use run::{Handle, report_damage_on_panic, run, start};
 

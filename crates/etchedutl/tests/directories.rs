@@ -1,0 +1,87 @@
+//! The tool on directories of its own, as a command.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are outside the lint's own exception")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Of real etcd 3.7.1, which said this HashKV of itself at revision 14, compacted at 6.
+const SNAPSHOT: &[u8] = include_bytes!("../../bolt/tests/fixtures/etcd-3.7.1.snapshot");
+const HASH: &str = "1178598391, 14, 6\n";
+
+fn run(folder: &Path, line: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_etchedutl"));
+    command.current_dir(folder).args(line.split_whitespace()).output().unwrap()
+}
+
+/// What a command prints that must succeed.
+fn said(folder: &Path, line: &str) -> String {
+    let output = run(folder, line);
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The error of one that must fail.
+fn refused(folder: &Path, line: &str) -> String {
+    let output = run(folder, line);
+    assert_eq!(output.status.code(), Some(1), "{line}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    stderr.lines().filter(|line| !line.starts_with("info\t")).map(str::to_owned).collect()
+}
+
+fn folder_with(name: &str, content: &[u8]) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(name), content).unwrap();
+    let path = folder.path().to_owned();
+    (folder, path)
+}
+
+#[test]
+fn a_restored_directory_has_the_hash_that_etcd_said() {
+    let (_kept, folder) = folder_with("snapshot", SNAPSHOT);
+    said(&folder, "snapshot restore snapshot --data-dir data");
+    assert_eq!(said(&folder, "hashkv data/member/snap/db"), HASH);
+    assert_eq!(said(&folder, "defrag --data-dir data"), "");
+    assert_eq!(said(&folder, "hashkv data/member/snap/db --rev 14"), HASH);
+    assert_eq!(
+        refused(&folder, "hashkv data/member/snap/db --rev 15"),
+        "Error: mvcc: required revision is a future revision"
+    );
+    assert_eq!(
+        refused(&folder, "snapshot restore snapshot --data-dir data"),
+        "Error: data-dir \"data\" not empty or could not be read"
+    );
+}
+
+#[test]
+fn a_restore_that_fails_leaves_nothing_and_the_next_one_works() {
+    let mut damaged = SNAPSHOT.to_vec();
+    let at = damaged.windows(9).position(|bytes| bytes == [b'z'; 9]).unwrap();
+    // The first page of the leaf of keys: its number is wrong now.
+    let page = (0..=at / 4096).rev().find(|page| damaged[page * 4096 + 8] == 2).unwrap();
+    damaged[page * 4096] ^= 0x40;
+    let (_kept, folder) = folder_with("damaged", &damaged);
+    let line = "snapshot restore damaged --data-dir data --wal-dir log";
+    assert!(refused(&folder, line).starts_with("Error: expected sha256 ["));
+    let error = refused(&folder, &format!("{line} --skip-hash-check"));
+    assert!(error.starts_with("Error: page ") && error.lines().count() == 1, "{error}");
+    assert!(!folder.join("data").join("member").exists() && !folder.join("log").exists());
+    std::fs::write(folder.join("snapshot"), SNAPSHOT).unwrap();
+    said(&folder, "snapshot restore snapshot --data-dir data --wal-dir log");
+    assert_eq!(said(&folder, "hashkv data/member/snap/db"), HASH);
+}
+
+#[test]
+fn what_is_no_store_of_ours_is_named() {
+    let (_kept, folder) = folder_with("snapshot", SNAPSHOT);
+    assert_eq!(
+        refused(&folder, "hashkv missing"),
+        "Error: stat missing: no such file or directory"
+    );
+    assert!(refused(&folder, "hashkv snapshot").contains("etcd"));
+    assert_eq!(
+        refused(&folder, "defrag --data-dir none"),
+        "Error: Failed to defragment etcd data[none] (stat none/member/snap/db: no such file or \
+         directory)"
+    );
+}

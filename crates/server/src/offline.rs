@@ -1,0 +1,65 @@
+//! What is done to a data directory while no server runs on it.
+//!
+//! Only the store's file is looked at. After a clean stop it holds everything; after a kill, what came since its last
+//! checkpoint is in the log alone, and the next start brings it back.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use etched_mvcc::{KvHash, Store};
+use etched_storage::{Error as StorageError, Options, Storage};
+
+use crate::StartError;
+use crate::boot::{Paths, compact_state};
+
+/// A hand on data directories that no server runs on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Offline {
+    /// How long a file in use is waited for; None is for ever.
+    pub lock_timeout: Option<Duration>,
+}
+
+/// How often a file in use is asked for again.
+const RETRY: Duration = Duration::from_millis(50);
+
+impl Offline {
+    /// The hash that HashKV would answer at `revision`, 0 being the last, from the store's file at `file`.
+    ///
+    /// # Errors
+    /// [`StartError`]; a revision that is not there is [`StartError::Store`].
+    pub fn hash_kv(self, file: &Path, revision: i64) -> Result<KvHash, StartError> {
+        let storage = Arc::new(self.open(file)?);
+        let compact = compact_state(&storage)?;
+        let (store, _) = Store::open(storage, compact)?;
+        Ok(store.reader().hash_kv(revision)?.0)
+    }
+
+    /// Gives the free pages of a data directory's store back to the disk.
+    ///
+    /// # Errors
+    /// [`StartError::Storage`].
+    pub fn defragment(self, data_dir: &Path) -> Result<(), StartError> {
+        Ok(self.open(&store_file(data_dir))?.defragment()?)
+    }
+
+    fn open(self, file: &Path) -> Result<Storage, StartError> {
+        let deadline = self.lock_timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let options = Options { create: false, ..Options::default() };
+            match Storage::open(file, options) {
+                Err(StorageError::InUse { .. })
+                    if deadline.is_none_or(|at| Instant::now() < at) =>
+                {
+                    std::thread::sleep(RETRY);
+                }
+                opened => return Ok(opened?.0),
+            }
+        }
+    }
+}
+
+/// Where the store of a data directory lies.
+pub fn store_file(data_dir: &Path) -> PathBuf {
+    Paths::below(data_dir, None).store
+}
