@@ -49,7 +49,7 @@ impl<'a> Kv<'a> {
     ///
     /// # Errors
     /// When storage gave back bytes that are no `KeyValue`.
-    pub(crate) fn of(revision: Revision, record: &'a Bytes) -> Result<Self, RecordsError> {
+    pub(crate) fn of(revision: Revision, record: &'a [u8]) -> Result<Self, RecordsError> {
         Self::decode(record).ok_or_else(|| {
             let Revision { main, sub } = revision;
             RecordsError(format!("record {main}/{sub} is not an encoded mvccpb.KeyValue"))

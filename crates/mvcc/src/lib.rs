@@ -41,7 +41,7 @@ pub use large::{LargeRange, RangeAnswer, Window};
 pub use leases::Leases;
 pub use memory::Flushed;
 pub use reader::Reader;
-pub use record::{Record, Records, RecordsError, Revision};
+pub use record::{RawRecord, Record, Records, RecordsError, Revision, VisitPart};
 pub use store::{Answer, Attachment, Changes, CompactState, Store, Sweep};
 pub use stream::{Chunk, RangeStream};
 

@@ -32,6 +32,18 @@ pub struct Record {
     pub bytes: Bytes,
 }
 
+/// A [`Record`] where it lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawRecord<'a> {
+    /// As in [`Record::tombstone`].
+    pub tombstone: bool,
+    /// As in [`Record::bytes`].
+    pub bytes: &'a [u8],
+}
+
+/// What [`Records::scan_all`] calls with each record of one part; to break stops all parts.
+pub type VisitPart<'a> = dyn FnMut(Revision, RawRecord<'_>) -> ControlFlow<()> + Send + 'a;
+
 /// Records that have left the memory table.
 pub trait Records: Send + Sync {
     /// The record of one change, or none.
@@ -89,6 +101,20 @@ pub trait Records: Send + Sync {
         until: Revision,
         visit: &mut dyn FnMut(Revision, Record) -> ControlFlow<()>,
     ) -> Result<(), RecordsError>;
+
+    /// Gives every record to one of `parts`, of which there is one at least: to each in ascending pieces, but
+    /// the pieces in any order and the parts on threads of their own.
+    ///
+    /// The start comes through here: a medium that can be read by several threads overrides it.
+    ///
+    /// # Errors
+    /// [`RecordsError`] when the medium fails, a checksum does not match or a record is missing.
+    fn scan_all(&self, parts: &mut [&mut VisitPart<'_>]) -> Result<(), RecordsError> {
+        let end = Revision { main: i64::MAX, sub: i64::MAX };
+        self.scan(Revision::default(), end, &mut |revision, Record { tombstone, bytes }| {
+            parts[0](revision, RawRecord { tombstone, bytes: &bytes })
+        })
+    }
 }
 
 /// The medium behind [`Records`] failed; the text is one line for the operator.

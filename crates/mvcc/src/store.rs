@@ -29,7 +29,7 @@ use crate::limit;
 use crate::memory::{Flushed, MemoryTable};
 use crate::pins::Pins;
 use crate::reader::Reader;
-use crate::record::{Record, Records, RecordsError, Revision};
+use crate::record::{RawRecord, Record, Records, RecordsError, Revision, VisitPart};
 use crate::shared::{Core, Shared};
 use crate::txn::{self, Branch, Op};
 use crate::write::{self, KeptRecords, Write};
@@ -38,6 +38,9 @@ pub use crate::compact::{CompactState, Sweep};
 
 /// Keys that one request may delete under the lock; for more, it works on a copy of the tree.
 const DELETE_MAX: usize = limit(1024, 3);
+
+/// Threads that read the records at the start. Two halve it; building the index of them uses two as well.
+const SCAN_THREADS: usize = 2;
 
 /// A key that hangs on a lease, as its newest record says; for the lessor at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -328,42 +331,62 @@ impl Shared {
     }
 }
 
-/// The index of all records, and the main revision of the last one.
-fn scan(records: &dyn Records) -> Result<(Built, i64), Error> {
-    let mut builder = Builder::default();
-    let (mut last, mut failed) = (0, None);
-    let end = Revision { main: i64::MAX, sub: i64::MAX };
-    records.scan(Revision::default(), end, &mut |revision, record| {
-        last = revision.main;
-        match add(&mut builder, revision, &record) {
+/// One thread's share of the records.
+#[derive(Default)]
+struct Share {
+    builder: Builder,
+    /// Main revision of the newest.
+    last: i64,
+    failed: Option<RecordsError>,
+}
+
+impl Share {
+    fn visit(&mut self, revision: Revision, record: RawRecord<'_>) -> ControlFlow<()> {
+        self.last = self.last.max(revision.main);
+        match self.add(revision, record) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
-                failed = Some(error);
+                self.failed = Some(error);
                 ControlFlow::Break(())
             }
         }
-    })?;
-    match failed {
-        Some(error) => Err(error.into()),
-        None => Ok((builder.finish(), last)),
+    }
+
+    fn add(&mut self, revision: Revision, record: RawRecord<'_>) -> Result<(), RecordsError> {
+        let kv = Kv::of(revision, record.bytes)?;
+        if record.tombstone {
+            self.builder.push(kv.key, Entry::tombstone(revision), 0);
+        } else if kv.version > 0 {
+            let tail = tail_of(record.bytes.len(), &kv);
+            let entry = Entry::put(revision, kv.create_revision, kv.version, tail);
+            self.builder.push(kv.key, entry, kv.lease);
+        } else if record.bytes.is_empty() {
+            // What a restore that raises the revision leaves there. Its key, the empty one, no request names.
+            self.builder.push(&[], Entry::put(revision, revision.main, 1, 0), 0);
+        } else {
+            let Revision { main, sub } = revision;
+            return Err(RecordsError(format!("record {main}/{sub} is a put without a version")));
+        }
+        Ok(())
     }
 }
 
-fn add(builder: &mut Builder, revision: Revision, record: &Record) -> Result<(), RecordsError> {
-    let kv = Kv::of(revision, &record.bytes)?;
-    if record.tombstone {
-        builder.push(kv.key, Entry::tombstone(revision), 0);
-    } else if kv.version > 0 {
-        let tail = tail_of(record.bytes.len(), &kv);
-        builder.push(kv.key, Entry::put(revision, kv.create_revision, kv.version, tail), kv.lease);
-    } else if record.bytes.is_empty() {
-        // What a restore that raises the revision leaves there. Its key, the empty one, no request names.
-        builder.push(&[], Entry::put(revision, revision.main, 1, 0), 0);
-    } else {
-        let Revision { main, sub } = revision;
-        return Err(RecordsError(format!("record {main}/{sub} is a put without a version")));
+/// The index of all records, and the main revision of the last one.
+fn scan(records: &dyn Records) -> Result<(Built, i64), Error> {
+    let mut shares: [Share; SCAN_THREADS] = Default::default();
+    let mut visits = shares.each_mut().map(|share| {
+        move |revision: Revision, record: RawRecord<'_>| share.visit(revision, record)
+    });
+    records.scan_all(&mut visits.each_mut().map(|visit| visit as &mut VisitPart<'_>))?;
+    let (mut builders, mut last) = (Vec::new(), 0);
+    for share in shares {
+        if let Some(error) = share.failed {
+            return Err(error.into());
+        }
+        builders.push(share.builder);
+        last = last.max(share.last);
     }
-    Ok(())
+    Ok((Builder::finish(builders), last))
 }
 
 /// The tree is shared with readers by cloning it.

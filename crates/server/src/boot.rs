@@ -9,7 +9,7 @@ use bytes::Bytes;
 use etched_consensus::{ConfChange, ConfChangeKind, Config as RaftConfig, Node, Start};
 use etched_lease::Lessor;
 use etched_mvcc::watch::{CatchUp, Hub};
-use etched_mvcc::{CompactState, Store};
+use etched_mvcc::{Attachment, CompactState, Store};
 use etched_proto::etcdserverpb::Metadata;
 use etched_proto::raftpb::ConfState;
 use etched_storage::{Applied, Boot, Storage, Table};
@@ -77,14 +77,18 @@ pub(crate) fn boot<D: Disk>(
 ) -> Result<Booted<D>, StartError> {
     let paths = Paths::of(&config);
     let (storage, found) = storage;
-    let log = open_log(&config, disk, &paths, &found)?;
     let storage = Arc::new(storage);
+    // Both read everything they have, and neither needs the other.
+    let (log, opened) = std::thread::scope(|scope| {
+        let opened = scope.spawn(|| open_store(&storage));
+        let log = open_log(&config, disk, &paths, &found);
+        (log, opened.join().expect("a damaged file is an error, not a panic"))
+    });
+    // The log's error first: it says more of what happened to the folder.
+    let (log, Opened { store, attachments, unswept }) = (log?, opened?);
     let rows = |table| storage.rows(table);
     let cluster = Cluster::restore(rows)?;
     let mut lessor = restore_lessor(&config, &storage)?;
-    let compact = compact_state(&storage)?;
-    let unswept = compact.scheduled.filter(|floor| Some(*floor) != compact.finished);
-    let (store, attachments) = Store::open(storage.clone(), compact)?;
     for attachment in attachments {
         // A record may name a lease that is gone: then it hangs on none.
         let _ = lessor.attach(&attachment.key, attachment.lease);
@@ -288,6 +292,21 @@ fn wal_options(config: &Config) -> etched_wal::Options {
         wait_for_lock: false,
         beside: true,
     }
+}
+
+/// The keys, and what they say of a start.
+struct Opened {
+    store: Store,
+    attachments: Vec<Attachment>,
+    /// The floor whose compaction did not finish.
+    unswept: Option<i64>,
+}
+
+fn open_store(storage: &Arc<Storage>) -> Result<Opened, StartError> {
+    let compact = compact_state(storage)?;
+    let unswept = compact.scheduled.filter(|floor| Some(*floor) != compact.finished);
+    let (store, attachments) = Store::open(Arc::clone(storage) as _, compact)?;
+    Ok(Opened { store, attachments, unswept })
 }
 
 fn restore_lessor(config: &Config, storage: &Storage) -> Result<Lessor, StartError> {

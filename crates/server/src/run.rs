@@ -204,9 +204,11 @@ fn open_storage(
         action: format!("make the folder {}", folder.display()),
         source,
     })?;
-    // Once the log's beginning is gone it could not bring a missing file back.
-    let create = !etched_wal::exists(disk, &paths.wal)?
-        || etched_wal::valid_snapshots(disk, &paths.wal)?.iter().any(|mark| mark.index == 0);
+    // Once the log's beginning is gone it could not bring a missing file back. The whole log is read for that,
+    // so only where it matters.
+    let create = !paths.store.exists()
+        && (!etched_wal::exists(disk, &paths.wal)?
+            || etched_wal::valid_snapshots(disk, &paths.wal)?.iter().any(|mark| mark.index == 0));
     let options = || etched_storage::Options { cache_bytes: config.cache_bytes, create };
     match Storage::open(&paths.store, options()) {
         Err(error @ etched_storage::Error::InUse { .. }) => {

@@ -175,12 +175,19 @@ fn scans(storage: &Storage) {
 }
 
 fn scan(storage: &Storage, workers: usize) -> etched_storage::Result<()> {
-    let mut total = 0;
-    storage.scan_chunks(
-        workers,
-        |sum: &mut usize, _, raw| *sum += raw.bytes.len(),
-        |sum| total += sum,
-    )
+    let mut totals = vec![0; workers];
+    let mut visits: Vec<_> = totals
+        .iter_mut()
+        .map(|total| {
+            move |_: etched_mvcc::Revision, raw: etched_mvcc::RawRecord<'_>| {
+                *total += raw.bytes.len();
+                ControlFlow::Continue(())
+            }
+        })
+        .collect();
+    let mut parts: Vec<_> =
+        visits.iter_mut().map(|visit| visit as &mut etched_mvcc::VisitPart<'_>).collect();
+    storage.view().scan_all(&mut parts)
 }
 
 /// Every second record goes, in batches, with a checkpoint every tenth.

@@ -24,6 +24,7 @@
 //! | `types` | commits, tables, sizes |
 //! | `storage` | the handle: commit, publish |
 //! | `view` | reading |
+//! | `scan` | reading everything, with several threads |
 //! | `file` | one open redb file and its write transactions |
 //! | `codec` | keys, values, checksums |
 //! | `room` | is there room for a commit |
@@ -40,6 +41,7 @@ mod guard;
 mod medium;
 mod pages;
 mod room;
+mod scan;
 mod storage;
 mod types;
 mod view;
@@ -52,4 +54,4 @@ pub use medium::{Medium, Room};
 pub use redb::StorageBackend;
 pub use storage::Storage;
 pub use types::{Applied, Boot, Commit, Counts, Durability, FORMAT_VERSION, Options, Sizes, Table};
-pub use view::{RawRecord, View};
+pub use view::View;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use etched_mvcc::{Record, Records, RecordsError, Revision};
+use etched_mvcc::{Record, Records, RecordsError, Revision, VisitPart};
 
 use crate::{
     codec::State,
@@ -18,7 +18,7 @@ use crate::{
     medium::{FileMedium, Medium},
     room,
     types::{Applied, Boot, Commit, Durability, Options, Sizes, Table},
-    view::{RawRecord, View},
+    view::View,
 };
 
 /// The redb file behind the log. Share it by `Arc`.
@@ -264,19 +264,8 @@ impl Records for Storage {
     ) -> std::result::Result<(), RecordsError> {
         Records::scan(&*self.view(), from, until, visit)
     }
-}
 
-impl Storage {
-    /// [`View::scan_chunks`] of the last commit.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn scan_chunks<T: Default + Send>(
-        &self,
-        workers: usize,
-        map: impl Fn(&mut T, Revision, RawRecord<'_>) + Sync,
-        sink: impl FnMut(T),
-    ) -> Result<()> {
-        self.view().scan_chunks(workers, map, sink)
+    fn scan_all(&self, parts: &mut [&mut VisitPart<'_>]) -> std::result::Result<(), RecordsError> {
+        Records::scan_all(&*self.view(), parts)
     }
 }

@@ -4,17 +4,10 @@
 //! keeps the pages it can see from being used again: hold one for as long as an answer takes, not
 //! longer.
 
-use std::{
-    ops::ControlFlow,
-    sync::{
-        Arc,
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
-    thread,
-};
+use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
-use etched_mvcc::{Record, Records, RecordsError, Revision};
+use etched_mvcc::{RawRecord, Record, Records, RecordsError, Revision, VisitPart};
 use redb::{ReadOnlyTable, ReadableTable, ReadableTableMetadata};
 
 use crate::{
@@ -27,15 +20,6 @@ use crate::{
 
 /// Revisions at most this far apart are read by walking from one to the other.
 const NEAR: i64 = 20;
-
-/// A record still in its page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RawRecord<'a> {
-    /// As in [`Record::tombstone`].
-    pub tombstone: bool,
-    /// As in [`Record::bytes`].
-    pub bytes: &'a [u8],
-}
 
 /// The file at one commit.
 pub struct View {
@@ -264,83 +248,20 @@ impl View {
         Err(self.file.guard.damaged(what))
     }
 
-    /// Reads every record with `workers` threads and hands the results over in order: the fast way
-    /// to build an index at the start, and the one that verifies all of them and their number.
-    ///
-    /// The key space is cut into chunks. A worker makes one `T` of each with `map`, called for
-    /// every record of the chunk in order; `sink` gets the `T`s on the calling thread in the order
-    /// of revisions. Each worker is at most two chunks ahead.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get), and [`Error::Damaged`] when the number of records is not the
-    /// committed one. `sink` may have got a part of them by then.
-    pub fn scan_chunks<T: Default + Send>(
-        &self,
-        workers: usize,
-        map: impl Fn(&mut T, Revision, RawRecord<'_>) + Sync,
-        mut sink: impl FnMut(T),
-    ) -> Result<()> {
-        let workers = workers.max(1);
-        let chunks = self.chunks()?;
-        let found = thread::scope(|scope| {
-            let receivers: Vec<_> = (0..workers)
-                .map(|worker| {
-                    let (sender, receiver) = sync_channel(1);
-                    let (chunks, map) = (&chunks, &map);
-                    let mine = move || chunks.iter().skip(worker).step_by(workers);
-                    scope.spawn(move || self.scan_some(mine(), map, &sender));
-                    receiver
-                })
-                .collect();
-            take_in_turn(&receivers, chunks.len(), &mut sink)
-        })?;
-        self.check_count("key", found, self.state.counts.records)
-    }
-
-    fn scan_some<'c, T: Default>(
-        &self,
-        chunks: impl Iterator<Item = &'c (Revision, Revision)>,
-        map: &impl Fn(&mut T, Revision, RawRecord<'_>),
-        sender: &SyncSender<Result<(u64, T)>>,
-    ) {
-        for &(from, until) in chunks {
-            let (mut count, mut made) = (0, T::default());
-            let scanned = self.scan(from, until, &mut |revision, record| {
-                count += 1;
-                map(&mut made, revision, record);
-                ControlFlow::Continue(())
-            });
-            let failed = scanned.is_err();
-            if sender.send(scanned.map(|()| (count, made))).is_err() || failed {
-                return;
-            }
-        }
-    }
-
-    /// The key space in pieces of about as many records, if revisions lie evenly.
-    fn chunks(&self) -> Result<Vec<(Revision, Revision)>> {
-        const RECORDS_EACH: u64 = 8192;
+    /// The lowest and the highest record; the same when there is none.
+    pub(crate) fn ends(&self) -> Result<(Revision, Revision)> {
         let guard = &self.file.guard;
-        let ends = guard.run(|| {
+        guard.run(|| {
             let failed = |error| guard.redb("read", error);
             let first = self.records.first().map_err(failed)?.map(|(key, _)| key.value());
             let last = self.records.last().map_err(failed)?.map(|(key, _)| key.value());
-            Ok(first.zip(last))
-        })?;
-        let end = Revision { main: i64::MAX, sub: i64::MAX };
-        let Some((first, last)) = ends else { return Ok(vec![(Revision::default(), end)]) };
-        let count = self.state.counts.records.div_ceil(RECORDS_EACH).max(1);
-        let span = last.main.saturating_sub(first.main).unsigned_abs();
-        let step = i64::try_from((span / count).max(1)).unwrap_or(i64::MAX);
-        let mut chunks = Vec::new();
-        let mut from = Revision::default();
-        let mut main = first.main;
-        while let Some(next) = main.checked_add(step).filter(|next| *next <= last.main) {
-            chunks.push((from, Revision::start_of(next)));
-            (from, main) = (Revision::start_of(next), next);
-        }
-        chunks.push((from, end));
-        Ok(chunks)
+            Ok(first.zip(last).unwrap_or_default())
+        })
+    }
+
+    /// Fails when `found` is not the number of records committed.
+    pub(crate) fn check_records(&self, found: u64) -> Result<()> {
+        self.check_count("key", found, self.state.counts.records)
     }
 }
 
@@ -349,22 +270,6 @@ impl View {
 fn run_length(revisions: &[Revision]) -> usize {
     let far = |pair: &[Revision]| pair[1].main - pair[0].main > NEAR;
     revisions.windows(2).position(far).map_or(revisions.len(), |place| place + 1)
-}
-
-/// Takes chunk after chunk from the worker that has it; answers how many records they held.
-fn take_in_turn<T>(
-    receivers: &[Receiver<Result<(u64, T)>>],
-    chunks: usize,
-    sink: &mut impl FnMut(T),
-) -> Result<u64> {
-    let mut found = 0;
-    for chunk in 0..chunks {
-        let receiver = &receivers[chunk % receivers.len()];
-        let (count, made) = receiver.recv().expect("a worker sends until its chunks are done")?;
-        found += count;
-        sink(made);
-    }
-    Ok(found)
 }
 
 impl Records for View {
@@ -412,5 +317,9 @@ impl Records for View {
             visit(revision, Record { tombstone, bytes: Bytes::copy_from_slice(bytes) })
         };
         Self::scan(self, from, until, copied).map_err(Error::into)
+    }
+
+    fn scan_all(&self, parts: &mut [&mut VisitPart<'_>]) -> std::result::Result<(), RecordsError> {
+        Self::scan_all(self, parts).map_err(Error::into)
     }
 }

@@ -3,18 +3,19 @@
 mod common;
 
 use std::{
+    ops::ControlFlow,
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
 };
 
 use bytes::Bytes;
-use common::{MemMedium, Workload, scan};
-use etched_mvcc::{Record, Records, Revision};
+use common::{MemMedium, Workload, scan, scanned};
+use etched_mvcc::{RawRecord, Record, Records, Revision, VisitPart};
 use etched_storage::{Applied, Commit, Durability, Error, FORMAT_VERSION, Options, Storage, Table};
 use redb::TableDefinition;
 
@@ -99,22 +100,45 @@ fn a_scan_gives_exactly_its_range_and_stops_when_told() {
 }
 
 #[test]
-fn chunks_arrive_in_order_however_many_workers_read() {
+fn threads_get_every_record_once_however_many_they_are() {
+    fn check<const THREADS: usize>(storage: &Storage, commit: &Commit) {
+        let parts = scanned::<THREADS>(&storage.view()).unwrap();
+        let mut found: Vec<_> = parts.into_iter().flatten().map(|(at, _)| at).collect();
+        found.sort_unstable();
+        assert!(found.iter().copied().eq(commit.records.iter().map(|(at, _)| *at)));
+    }
     let medium = MemMedium::default();
     let (storage, _) = medium.open().unwrap();
     let mut commit = at(1);
-    // A gap, as compaction leaves them, and more than one chunk.
+    check::<2>(&storage, &commit);
+    // A gap, as compaction leaves them, and more than one thread claims at a time.
     let mains = (2..12_000).chain(900_000..910_000);
     commit.records.extend(mains.map(|main| (Revision::start_of(main), record("x"))));
+    let many = (0..5000).map(|sub| (Revision { main: 910_000, sub }, record("x")));
+    commit.records.extend(many);
     storage.commit(&commit, Durability::Checkpoint).unwrap();
-    for workers in [0, 1, 2, 5] {
-        let mut found = Vec::new();
-        let map = |part: &mut Vec<Revision>, revision, _: etched_storage::RawRecord<'_>| {
-            part.push(revision);
-        };
-        storage.scan_chunks(workers, map, |part| found.extend(part)).unwrap();
-        assert!(found.iter().copied().eq(commit.records.iter().map(|(at, _)| *at)));
-    }
+    check::<1>(&storage, &commit);
+    check::<2>(&storage, &commit);
+    check::<5>(&storage, &commit);
+}
+
+#[test]
+fn a_scan_of_all_ends_when_one_of_its_threads_has_enough() {
+    let medium = MemMedium::default();
+    let (storage, _) = medium.open().unwrap();
+    let mut commit = at(1);
+    commit.records.extend((2..100_000).map(|main| (Revision::start_of(main), record("x"))));
+    storage.commit(&commit, Durability::Checkpoint).unwrap();
+    let seen = AtomicUsize::new(0);
+    let mut visits = [(); 2].map(|()| {
+        |_: Revision, _: RawRecord<'_>| match seen.fetch_add(1, Ordering::Relaxed) {
+            0 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    });
+    let parts = &mut visits.each_mut().map(|visit| visit as &mut VisitPart<'_>);
+    storage.view().scan_all(parts).unwrap();
+    assert!(seen.into_inner() < commit.records.len());
 }
 
 #[test]

@@ -60,13 +60,18 @@ fn read_rest(file: &impl DiskFile, end: u64) -> io::Result<Vec<u8>> {
         if read == 0 {
             break;
         }
-        if chunk[..read].iter().any(|&byte| byte != 0) {
+        if !is_zeros(&chunk[..read]) {
             bytes.resize((at - end) as usize, 0);
             bytes.extend_from_slice(&chunk[..read]);
         }
         at += read as u64;
     }
     Ok(bytes)
+}
+
+/// Looks at many bytes at a time: a new segment is some 60 MB of zeros, which a start looks through.
+fn is_zeros(bytes: &[u8]) -> bool {
+    bytes.chunks(64).all(|some| some.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
 /// What may follow in a write that broke where `bytes` start; the file has `left` bytes from there.
@@ -169,6 +174,19 @@ mod tests {
     fn fits(kinds: &[u64]) -> bool {
         let mut write = Write::States;
         kinds.iter().all(|&kind| write.takes(kind))
+    }
+
+    #[test]
+    fn one_byte_among_zeros_is_seen_wherever_it_lies() {
+        for len in [0, 1, 63, 64, 65, 200] {
+            let mut bytes = vec![0; len];
+            assert!(is_zeros(&bytes));
+            for at in 0..len {
+                bytes[at] = 1;
+                assert!(!is_zeros(&bytes), "byte {at} of {len}");
+                bytes[at] = 0;
+            }
+        }
     }
 
     #[test]

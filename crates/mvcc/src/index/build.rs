@@ -1,7 +1,8 @@
-//! Building the index at start, from every record in revision order.
+//! Building the index at start, from every record, which several threads read.
 //!
 //! ```text
-//! records ──push──> keys in one buffer, changes ──sort by key, two threads──> leaves ──> inner nodes
+//! records ──push──> chunks of keys and changes ─┐
+//! records ──push──> chunks of keys and changes ─┴─sort by key, two threads──> leaves ──> inner nodes
 //! ```
 //! Sorting is the cost. Keys are compared by words of eight bytes, loaded once per level, since following
 //! a reference to each key's bytes for every comparison would miss the cache a million times.
@@ -28,13 +29,27 @@ const SHORT_RUN: usize = limit(24, 1);
 /// Levels of words; beyond them keys are compared.
 const LEVELS_MAX: usize = limit(8, 1);
 
+/// Changes of a chunk.
+const CHUNK: usize = limit(4096, 4);
+/// Bytes of keys at which a chunk is full.
+const CHUNK_BYTES: usize = 4 << 20;
+
 /// Collects changes and makes the tree of them.
 #[derive(Debug, Default)]
 pub(crate) struct Builder {
+    chunks: Vec<Chunk>,
+    /// What all keys begin with; none before the first key.
+    prefix: Option<Vec<u8>>,
+}
+
+/// Changes in the order in which they came. It never grows beyond its first room by much: one list of all
+/// would be copied again and again, and take twice its bytes in the end.
+#[derive(Debug, Default)]
+struct Chunk {
     bytes: Vec<u8>,
-    ends: Vec<usize>,
+    ends: Vec<u32>,
     changes: Vec<Entry>,
-    /// The changes that carry a lease, by their place in `changes`.
+    /// The changes that carry a lease, by their slot.
     leases: Vec<(u32, i64)>,
 }
 
@@ -46,7 +61,8 @@ pub(crate) struct Built {
     pub(crate) leases: Vec<(Bytes, i64)>,
 }
 
-/// A change to be sorted: the next bytes of its key, how many they are (9: more than eight), its place.
+/// A change to be sorted: the next bytes of its key, how many they are (9: more than eight), its place: chunk
+/// and slot in one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Item {
     word: u64,
@@ -60,21 +76,58 @@ struct Part {
     leases: Vec<(Bytes, i64)>,
 }
 
-impl Builder {
-    /// Adds a change that is newer than all before.
-    pub(crate) fn push(&mut self, key: &[u8], change: Entry, lease: i64) {
-        if lease != 0 {
-            self.leases.push((place_of(self.changes.len()), lease));
-        }
-        self.bytes.extend_from_slice(key);
-        self.ends.push(self.bytes.len());
-        self.changes.push(change);
+impl Chunk {
+    fn is_full(&self) -> bool {
+        self.changes.len() == CHUNK || self.bytes.len() >= CHUNK_BYTES
     }
 
-    pub(crate) fn finish(self) -> Built {
-        let depth = self.common_prefix();
-        let mut items: Vec<Item> =
-            (0..self.changes.len()).map(|place| self.item(place_of(place), depth)).collect();
+    fn key(&self, slot: usize) -> &[u8] {
+        let start = if slot == 0 { 0 } else { self.ends[slot - 1] as usize };
+        &self.bytes[start..self.ends[slot] as usize]
+    }
+}
+
+impl Builder {
+    /// Adds a change. Those of one key may come in any order, and are put in order of revision.
+    pub(crate) fn push(&mut self, key: &[u8], change: Entry, lease: i64) {
+        let prefix = self.prefix.get_or_insert_with(|| key.to_vec());
+        if !key.starts_with(prefix) {
+            prefix.truncate(common(prefix, key));
+        }
+        if self.chunks.last().is_none_or(Chunk::is_full) {
+            let (ends, changes) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
+            self.chunks.push(Chunk { ends, changes, ..Chunk::default() });
+        }
+        let chunk = self.chunks.last_mut().expect("one was pushed");
+        if lease != 0 {
+            chunk.leases.push((chunk.changes.len() as u32, lease));
+        }
+        chunk.bytes.extend_from_slice(key);
+        let end = u32::try_from(chunk.bytes.len());
+        chunk.ends.push(end.expect("a key is far shorter than 4 GiB"));
+        chunk.changes.push(change);
+    }
+
+    /// The tree of what several builders collected. No change may have come twice.
+    pub(crate) fn finish(builders: impl IntoIterator<Item = Self>) -> Built {
+        let mut all = Self::default();
+        for builder in builders {
+            all.prefix = match (all.prefix, builder.prefix) {
+                (Some(one), Some(other)) => Some(one[..common(&one, &other)].to_vec()),
+                (one, other) => one.or(other),
+            };
+            all.chunks.extend(builder.chunks);
+        }
+        all.built()
+    }
+
+    fn built(&self) -> Built {
+        let depth = self.prefix.as_ref().map_or(0, Vec::len);
+        let mut items: Vec<Item> = Vec::with_capacity(self.chunks.len() * CHUNK);
+        for (nth, chunk) in self.chunks.iter().enumerate() {
+            let slots = 0..chunk.changes.len();
+            items.extend(slots.map(|slot| item(&chunk.key(slot)[depth..], place_of(nth, slot))));
+        }
         let (low, high) = if items.len() < PARALLEL_MIN {
             (self.part(&mut items, depth), Part::default())
         } else {
@@ -91,10 +144,26 @@ impl Builder {
         Built { tree: Tree { root: stack(leaves) }, leases }
     }
 
-    fn key(&self, place: u32) -> &[u8] {
+    fn chunk(&self, place: u32) -> (&Chunk, usize) {
         let place = place as usize;
-        let start = if place == 0 { 0 } else { self.ends[place - 1] };
-        &self.bytes[start..self.ends[place]]
+        (&self.chunks[place / CHUNK], place % CHUNK)
+    }
+
+    fn key(&self, place: u32) -> &[u8] {
+        let (chunk, slot) = self.chunk(place);
+        chunk.key(slot)
+    }
+
+    fn change(&self, place: u32) -> Entry {
+        let (chunk, slot) = self.chunk(place);
+        chunk.changes[slot]
+    }
+
+    /// The lease of a change; 0 without one.
+    fn lease(&self, place: u32) -> i64 {
+        let (chunk, slot) = self.chunk(place);
+        let found = chunk.leases.binary_search_by_key(&(slot as u32), |(slot, _)| *slot);
+        found.map_or(0, |found| chunk.leases[found].1)
     }
 
     /// Equal keys were sorted together at every level, so their items hold the same word.
@@ -102,30 +171,7 @@ impl Builder {
         a.word == b.word && a.len == b.len && self.key(a.place) == self.key(b.place)
     }
 
-    fn common_prefix(&self) -> usize {
-        if self.changes.is_empty() {
-            return 0;
-        }
-        let first = self.key(0);
-        (1..self.changes.len()).fold(first.len(), |common, place| {
-            let key = self.key(place_of(place));
-            if key.starts_with(&first[..common]) {
-                return common;
-            }
-            first[..common].iter().zip(key).take_while(|(a, b)| a == b).count()
-        })
-    }
-
-    fn item(&self, place: u32, depth: usize) -> Item {
-        let rest = &self.key(place)[depth..];
-        let mut word = [0; 8];
-        let taken = rest.len().min(8);
-        word[..taken].copy_from_slice(&rest[..taken]);
-        Item { word: u64::from_be_bytes(word), len: rest.len().min(9) as u8, place }
-    }
-
-    /// Sorts by key, then by place, which is the order of revisions. All keys agree in `depth` bytes, and
-    /// the items were loaded there.
+    /// Sorts by key, then by place. All keys agree in `depth` bytes, and the items were loaded there.
     fn sort(&self, items: &mut [Item], depth: usize, level: usize) {
         items.sort_unstable();
         for run in items.chunk_by_mut(|a, b| a.word == b.word && a.len == b.len) {
@@ -137,7 +183,9 @@ impl Builder {
                 let rest = |item: &Item| &self.key(item.place)[depth..];
                 run.sort_unstable_by(|a, b| rest(a).cmp(rest(b)).then(a.place.cmp(&b.place)));
             } else {
-                run.iter_mut().for_each(|item| *item = self.item(item.place, depth));
+                run.iter_mut().for_each(|loaded| {
+                    *loaded = item(&self.key(loaded.place)[depth..], loaded.place);
+                });
                 self.sort(run, depth, level + 1);
             }
         }
@@ -172,15 +220,21 @@ impl Builder {
         leases: &mut Vec<(Bytes, i64)>,
     ) -> Leaf {
         let mut leaf = Leaf::with_capacity(groups.len(), bytes);
-        let mut changes = Vec::new();
+        let (mut places, mut changes) = (Vec::new(), Vec::new());
         for group in groups {
-            let group = &items[group.clone()];
+            places.clear();
+            places.extend(items[group.clone()].iter().map(|item| item.place));
+            if places.len() > 1 {
+                // A few ascending runs, which a stable sort merges.
+                places.sort_by_key(|place| self.change(*place).revision());
+            }
             changes.clear();
-            changes.extend(group.iter().map(|item| self.changes[item.place as usize]));
-            let last = group[group.len() - 1].place;
+            changes.extend(places.iter().map(|place| self.change(*place)));
+            let last = places[places.len() - 1];
             leaf.push(self.key(last), &changes);
-            if let Ok(found) = self.leases.binary_search_by_key(&last, |(place, _)| *place) {
-                leases.push((Bytes::copy_from_slice(self.key(last)), self.leases[found].1));
+            let lease = self.lease(last);
+            if lease != 0 {
+                leases.push((Bytes::copy_from_slice(self.key(last)), lease));
             }
         }
         leaf
@@ -231,6 +285,21 @@ fn stack(leaves: Vec<Leaf>) -> Child {
     level.pop().unwrap_or_else(|| Child::new(Node::Leaf(Leaf::default())))
 }
 
-fn place_of(place: usize) -> u32 {
-    u32::try_from(place).expect("a store has fewer than 2^32 changes")
+/// The change at `place`, of whose key `rest` is not yet compared.
+fn item(rest: &[u8], place: u32) -> Item {
+    let word = rest.first_chunk().copied().unwrap_or_else(|| {
+        let mut word = [0; 8];
+        word[..rest.len()].copy_from_slice(rest);
+        word
+    });
+    Item { word: u64::from_be_bytes(word), len: rest.len().min(9) as u8, place }
+}
+
+/// How many bytes two keys begin with in common.
+fn common(one: &[u8], other: &[u8]) -> usize {
+    one.iter().zip(other).take_while(|(a, b)| a == b).count()
+}
+
+fn place_of(chunk: usize, slot: usize) -> u32 {
+    u32::try_from(chunk * CHUNK + slot).expect("a store has fewer than 2^31 changes")
 }

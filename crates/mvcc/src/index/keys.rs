@@ -40,8 +40,12 @@ impl KeyList {
         if slot < self.len() && self.get(slot) == key { Ok(slot) } else { Err(slot) }
     }
 
+    /// Adds a key above all others.
     pub(super) fn push(&mut self, key: &[u8]) {
-        self.insert(self.len(), key);
+        grow(&mut self.bytes, key.len());
+        grow(&mut self.ends, 1);
+        self.bytes.extend_from_slice(key);
+        self.ends.push(end(self.bytes.len()));
     }
 
     pub(super) fn insert(&mut self, slot: usize, key: &[u8]) {

@@ -130,9 +130,12 @@ fn rebuilt(model: &Model) -> Tree {
         }
     }
     all.sort_by_key(|(revision, ..)| *revision);
-    let mut builder = Builder::default();
-    all.iter().for_each(|(_, key, entry)| builder.push(key, *entry, 0));
-    builder.finish().tree
+    // As two threads that take turns in pieces, the later piece first.
+    let mut builders = [Builder::default(), Builder::default()];
+    for (nth, piece) in all.chunks(7).enumerate().rev() {
+        piece.iter().for_each(|(_, key, entry)| builders[nth % 2].push(key, *entry, 0));
+    }
+    Builder::finish(builders).tree
 }
 
 proptest! {
@@ -188,15 +191,15 @@ proptest! {
 
     #[test]
     fn builder_sorts_any_keys(keys in prop::collection::vec(prop::collection::vec(0..3u8, 0..24), 0..60)) {
-        let mut builder = Builder::default();
+        let mut builders = [Builder::default(), Builder::default()];
         let mut model: BTreeMap<Vec<u8>, (Revision, i64)> = BTreeMap::new();
         for (nth, key) in keys.iter().enumerate() {
             let revision = Revision { main: nth as i64 + 2, sub: 0 };
             let lease = nth as i64 % 3;
-            builder.push(key, Entry::put(revision, revision.main, 1, 1), lease);
+            builders[nth / 5 % 2].push(key, Entry::put(revision, revision.main, 1, 1), lease);
             model.insert(key.clone(), (revision, lease));
         }
-        let built = builder.finish();
+        let built = Builder::finish(builders);
         let expected: Vec<_> = model.iter().map(|(key, (at, _))| (key.clone(), *at)).collect();
         prop_assert_eq!(found(&built.tree, Keys::ALL, NOW), expected);
         let leased = model.iter().filter(|(_, (_, lease))| *lease != 0);

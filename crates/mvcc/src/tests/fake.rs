@@ -8,7 +8,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{
-    Attachment, CompactState, Leases, Record, Records, RecordsError, Revision, Store, Sweep,
+    Attachment, CompactState, Leases, RawRecord, Record, Records, RecordsError, Revision, Store,
+    Sweep, VisitPart,
 };
 
 /// Storage as a map; it can be told to fail.
@@ -41,6 +42,21 @@ impl Records for FakeRecords {
         for (revision, record) in rows.range(from..until) {
             if visit(*revision, record.clone()).is_break() {
                 break;
+            }
+        }
+        Ok(())
+    }
+
+    /// In pieces of three by turns, the last piece first: no order is promised beyond a piece.
+    fn scan_all(&self, parts: &mut [&mut VisitPart<'_>]) -> Result<(), RecordsError> {
+        self.check()?;
+        let rows: Vec<_> = self.rows.lock().clone().into_iter().collect();
+        for (nth, piece) in rows.chunks(3).enumerate().rev() {
+            let part = &mut parts[nth % parts.len()];
+            for (revision, Record { tombstone, bytes }) in piece {
+                if part(*revision, RawRecord { tombstone: *tombstone, bytes }).is_break() {
+                    return Ok(());
+                }
             }
         }
         Ok(())

@@ -10,10 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use etched_mvcc::{Record, Revision};
+use etched_mvcc::{RawRecord, Record, Revision, VisitPart};
 use etched_proto::raftpb::ConfState;
 use etched_storage::{
-    Applied, Boot, Commit, Durability, Medium, Options, Result, Room, Storage, Table,
+    Applied, Boot, Commit, Durability, Medium, Options, Result, Room, Storage, Table, View,
 };
 use redb::StorageBackend;
 
@@ -222,6 +222,20 @@ impl Seed {
     }
 }
 
+/// Every record as this many threads get them.
+pub fn scanned<const THREADS: usize>(view: &View) -> Result<[Vec<(Revision, Record)>; THREADS]> {
+    let mut parts = [const { Vec::new() }; THREADS];
+    let mut visits = parts.each_mut().map(|part| {
+        move |revision: Revision, raw: RawRecord<'_>| {
+            let bytes = Bytes::copy_from_slice(raw.bytes);
+            part.push((revision, Record { tombstone: raw.tombstone, bytes }));
+            ControlFlow::Continue(())
+        }
+    });
+    view.scan_all(&mut visits.each_mut().map(|visit| visit as &mut VisitPart<'_>))?;
+    Ok(parts)
+}
+
 /// What a file should hold.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Model {
@@ -256,14 +270,9 @@ impl Model {
             conf_state: view.conf_state().cloned(),
             ..Self::default()
         };
-        view.scan_chunks(
-            2,
-            |part: &mut Vec<_>, revision, raw| {
-                let bytes = Bytes::copy_from_slice(raw.bytes);
-                part.push((revision, Record { tombstone: raw.tombstone, bytes }));
-            },
-            |part| model.records.extend(part),
-        )?;
+        for part in scanned::<2>(&view)? {
+            model.records.extend(part);
+        }
         for table in Table::ALL {
             let rows = view.rows(table)?;
             if !rows.is_empty() {
