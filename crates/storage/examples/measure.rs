@@ -179,7 +179,7 @@ fn scan(storage: &Storage, workers: usize) -> etched_storage::Result<()> {
     let mut visits: Vec<_> = totals
         .iter_mut()
         .map(|total| {
-            move |_: etched_mvcc::Revision, raw: etched_mvcc::RawRecord<'_>| {
+            move |_: Revision, raw: etched_mvcc::RawRecord<'_>| {
                 *total += raw.bytes.len();
                 ControlFlow::Continue(())
             }

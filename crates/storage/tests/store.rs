@@ -87,11 +87,7 @@ fn a_scan_gives_exactly_its_range_and_stops_when_told() {
     let mut seen = 0;
     let stop = &mut |_, _| {
         seen += 1;
-        if seen == 3 {
-            std::ops::ControlFlow::Break(())
-        } else {
-            std::ops::ControlFlow::Continue(())
-        }
+        if seen == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     Records::scan(&storage, from, until, stop).unwrap();
     assert_eq!(seen, 3);
