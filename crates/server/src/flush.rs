@@ -249,7 +249,7 @@ impl Flusher {
     pub(crate) fn run(mut self) -> Result<(), StorageError> {
         loop {
             let checkpoint_at = self.unsafe_since.map(|since| since + CHECKPOINT_DELAY);
-            let removal_at = (!self.removals.is_empty()).then_some(self.next_removal);
+            let removal_at = self.removals.is_due().then_some(self.next_removal);
             let wake_at = [checkpoint_at, removal_at].into_iter().flatten().min();
             let (mut state, stop) = self.shared.flush.next(wake_at);
             self.take_removals(&mut state, stop);

@@ -5,13 +5,17 @@
 //! when it is written, or when it is read for the first time, and verified at each later read from
 //! the medium. What was damaged before the first read is found by the full scan at the start, which
 //! counts. Costs 4 bytes of memory a block and some 0.2 us a read.
+//!
+//! And what is written goes to the disk piece by piece: a checkpoint, or the end of a defragmentation, would
+//! otherwise sync all at once what came together since the last one, and every sync of the log waits for it.
+//! Syncing early is never wrong: the system may write back whatever it holds at any time.
 
 use std::{
     io,
     ops::Bound,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
 };
 
@@ -22,6 +26,9 @@ const BLOCK: usize = 4096;
 const HEADER_BLOCKS: u64 = 1;
 /// What stands for a sum that is not known; a real sum of 0 counts as 1.
 const UNKNOWN: u32 = 0;
+/// Bytes that may be written before they are synced: the longest that a sync of the log waits for one of the
+/// file, some milliseconds. Smaller ones would sync more often than the log itself.
+const UNSYNCED_MAX: usize = 1 << 20;
 /// A read that a write of the same block overtook may hold old bytes and the new sum.
 const ATTEMPTS: usize = 2;
 
@@ -31,13 +38,14 @@ pub(crate) struct Pages {
     inner: Box<dyn StorageBackend>,
     sums: RwLock<Vec<AtomicU32>>,
     shut: Arc<AtomicBool>,
+    unsynced: AtomicUsize,
 }
 
 impl Pages {
     /// Once `shut` is set nothing is written any more: redb makes buffered commits durable when it
     /// is dropped, and only a checkpoint may do that (the log's HardState has to be there first).
     pub(crate) fn new(inner: Box<dyn StorageBackend>, shut: Arc<AtomicBool>) -> Self {
-        Self { inner, sums: RwLock::default(), shut }
+        Self { inner, sums: RwLock::default(), shut, unsynced: AtomicUsize::new(0) }
     }
 
     fn check_open(&self) -> io::Result<()> {
@@ -130,6 +138,7 @@ impl StorageBackend for Pages {
 
     fn sync_data(&self) -> io::Result<()> {
         self.check_open()?;
+        self.unsynced.store(0, Ordering::Relaxed);
         self.inner.sync_data()
     }
 
@@ -139,7 +148,8 @@ impl StorageBackend for Pages {
         self.forget(offset, data.len());
         self.inner.write(offset, data)?;
         self.note(offset, data);
-        Ok(())
+        let before = self.unsynced.fetch_add(data.len(), Ordering::Relaxed);
+        if before + data.len() < UNSYNCED_MAX { Ok(()) } else { self.sync_data() }
     }
 
     fn close(&self) -> io::Result<()> {
@@ -181,6 +191,38 @@ mod tests {
 
     use super::*;
 
+    /// How often what is below was synced.
+    #[derive(Debug)]
+    struct Counting(InMemoryBackend, Arc<AtomicUsize>);
+
+    impl StorageBackend for Counting {
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.0.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.0.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.0.write(offset, data)
+        }
+    }
+
+    fn counting() -> (Box<dyn StorageBackend>, Arc<AtomicUsize>) {
+        let syncs = Arc::<AtomicUsize>::default();
+        (Box::new(Counting(InMemoryBackend::new(), Arc::clone(&syncs))), syncs)
+    }
+
     fn pages() -> Pages {
         let pages = Pages::new(Box::new(InMemoryBackend::new()), Default::default());
         pages.set_len(4 * BLOCK as u64).unwrap();
@@ -220,6 +262,17 @@ mod tests {
         let mut out = vec![9; BLOCK];
         pages.read(8192, &mut out).unwrap();
         assert_eq!(out, vec![0; BLOCK]);
+    }
+
+    #[test]
+    fn no_more_than_a_piece_is_written_between_two_syncs() {
+        let (medium, syncs) = counting();
+        let pages = Pages::new(medium, Default::default());
+        pages.set_len(4 * UNSYNCED_MAX as u64).unwrap();
+        for block in 0..(3 * UNSYNCED_MAX / BLOCK) as u64 {
+            pages.write(block * BLOCK as u64, &[1; BLOCK]).unwrap();
+        }
+        assert_eq!(syncs.load(Ordering::Relaxed), 3);
     }
 
     #[test]
