@@ -26,6 +26,7 @@ use crate::{
     error::{Error, Result},
     file::{OpenFile, append_records, change_rows, put_state, remove_records},
     guard::Guard,
+    retired::Retired,
     storage::{Storage, Writer},
     types::{Durability, Table},
     view::View,
@@ -81,7 +82,7 @@ impl Storage {
     pub fn defragment(&self) -> Result<()> {
         let mut copy = self.begin_defragment()?;
         while copy.step(STEP_BYTES)? {}
-        copy.finish(|| true)
+        copy.finish(|| true).map(drop)
     }
 
     /// Begins a copy; a second one waits here for the end of the first.
@@ -146,14 +147,14 @@ impl Defragmentation<'_> {
     }
 
     /// Takes what is left and puts the copy in the place of the file. Commits wait meanwhile;
-    /// readers do not, and those of the old file go on with it.
+    /// readers do not, and those of the old file go on with it. What is left of that is the answer.
     ///
     /// `sync_log` makes the log hold a synced HardState with a commit index at or above
     /// [`Storage::applied`], which does not move while it runs; false gives everything up.
     ///
     /// # Errors
     /// As [`step`](Self::step); one of the rename stops the handle.
-    pub fn finish(mut self, sync_log: impl FnOnce() -> bool) -> Result<()> {
+    pub fn finish(mut self, sync_log: impl FnOnce() -> bool) -> Result<Retired> {
         self.settle()?;
         let storage = self.storage;
         let mut writer = storage.writer();
@@ -168,11 +169,13 @@ impl Defragmentation<'_> {
         if self.state.counts != *view.counts() {
             return Err(guard.damaged("a copy does not hold as many rows as the file"));
         }
+        // Without it the file goes in one piece: it costs calm only.
+        let held = storage.medium.hold_main().unwrap_or_default();
+        let readers = writer.file.in_use();
         let old = self.install(&mut writer, &guard)?;
         drop(writer);
-        // The disk may take its time to free a large file.
         drop(old);
-        Ok(())
+        Ok(Retired::new(held, readers))
     }
 
     /// Syncs the copy, and catches up with what came meanwhile, until that is little: what is left is copied and

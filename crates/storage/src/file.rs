@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -65,15 +65,16 @@ impl OpenFile {
             return Ok(None);
         };
         guard.run(|| {
-            recognise(guard, backend.as_ref())?;
-            let file = Self::on(backend, guard, options)?;
+            let file =
+                recognise(guard, backend.as_ref()).and_then(|()| Self::on(backend, guard, options));
             if !medium
                 .is_main()
                 .map_err(|error| guard.io("look whether it is there still", error))?
             {
-                // Its last owner replaced it just now: to be opened again.
+                // Its last owner replaced it just now, and may have cut it: to be opened again.
                 return Err(Error::InUse { file: guard.file() });
             }
+            let file = file?;
             let (format, state) = file.read_own()?;
             Ok(Some((Arc::new(file), format, state)))
         })
@@ -169,6 +170,11 @@ impl OpenFile {
     /// From now on nothing more reaches the disk through this handle.
     pub(crate) fn shut(&self) {
         self.shut.store(true, Ordering::Release);
+    }
+
+    /// Alive until redb has let go of the file, which is after the last [`View`] of it.
+    pub(crate) fn in_use(&self) -> Weak<AtomicBool> {
+        Arc::downgrade(&self.shut)
     }
 
     /// The two rows of etched's own table, the format first: the rest depends on it.

@@ -29,6 +29,7 @@
 //! | `codec` | keys, values, checksums |
 //! | `room` | is there room for a commit |
 //! | `defragment` | a new file for the live rows |
+//! | `retired` | the file that was replaced, given back in steps |
 //! | `medium` | where the file lies |
 //! | `pages` | a checksum of every page in memory, so that nothing vanishes unseen |
 //! | `guard` | errors and panics of redb as one line |
@@ -40,6 +41,7 @@ mod file;
 mod guard;
 mod medium;
 mod pages;
+mod retired;
 mod room;
 mod scan;
 mod storage;
@@ -52,6 +54,7 @@ pub use guard::panic_line;
 pub use medium::{Medium, Room};
 /// What a [`Medium`] hands out; redb's own trait.
 pub use redb::StorageBackend;
+pub use retired::Retired;
 pub use storage::Storage;
 pub use types::{Applied, Boot, Commit, Counts, Durability, FORMAT_VERSION, Options, Sizes, Table};
 pub use view::View;

@@ -61,6 +61,15 @@ pub trait Medium: Debug + Send + Sync + 'static {
     /// The operating system's.
     fn discard_copy(&self) -> io::Result<()>;
 
+    /// The main file, open for writing: its room stays taken until the answer is dropped too, whatever becomes of
+    /// its name. None where room costs nothing to give back.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn hold_main(&self) -> io::Result<Option<File>> {
+        Ok(None)
+    }
+
     /// Puts the synced copy in the place of the main file, in one durable step.
     ///
     /// # Errors
@@ -155,6 +164,10 @@ impl Medium for FileMedium {
 
     fn discard_copy(&self) -> io::Result<()> {
         if_present(std::fs::remove_file(&self.copy)).map(|_| ())
+    }
+
+    fn hold_main(&self) -> io::Result<Option<File>> {
+        if_present(OpenOptions::new().write(true).open(&self.main))
     }
 
     fn install_copy(&self) -> io::Result<()> {
