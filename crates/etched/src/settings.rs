@@ -10,6 +10,7 @@
 
 mod build;
 mod refused;
+mod token;
 mod validate;
 
 use std::collections::BTreeSet;
@@ -233,12 +234,34 @@ pub enum Allowed {
 /// Flags of etcd's group "Auth".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
-    /// Token kind with its options. Default `simple`; others have no effect yet.
-    pub token: String,
+    /// Token kind with its options. Default `simple`.
+    pub token: Token,
     /// Cost of stored passwords. 4 to 31; default 10.
     pub bcrypt_cost: u64,
     /// How long a simple token lives after its last use. Default 300 s.
     pub token_ttl: Duration,
+}
+
+/// What `--auth-token` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Token {
+    /// Nothing: there are no tokens.
+    Off,
+    /// `simple`.
+    Simple,
+    /// `jwt` with its options.
+    Jwt {
+        /// `sign-method`; may be empty or unknown, which the keys then do not fit.
+        sign_method: String,
+        /// `pub-key`.
+        public_key: Option<PathBuf>,
+        /// `priv-key`.
+        private_key: Option<PathBuf>,
+        /// `ttl`. Default 5 min.
+        ttl: Duration,
+    },
+    /// None of these, or options that cannot be read; refused.
+    Invalid,
 }
 
 /// Flags of etcd's group "Logging".

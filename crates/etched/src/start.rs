@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use etched_server::{AutoCompaction, Config, Feature, Listen};
+use etched_server::{AuthConfig, AutoCompaction, Config, Feature, JwtOptions, Listen, TokenKind};
 use tracing::error;
 
 use crate::bootstrap::InitialCluster;
@@ -32,8 +32,9 @@ pub fn start(settings: Settings) -> ExitCode {
 
 /// What the server is told. Values that the settings refuse, or warn of, are not looked at here.
 fn config(settings: Settings) -> Config {
-    let Settings { member, clustering, security, monitoring, features, unsafe_features, .. } =
-        settings;
+    let Settings {
+        member, clustering, security, auth, monitoring, features, unsafe_features, ..
+    } = settings;
     Config {
         name: member.name,
         data_dir: member.data_dir,
@@ -77,8 +78,28 @@ fn config(settings: Settings) -> Config {
         grpc_gateway: member.enable_grpc_gateway,
         cors: only(security.cors),
         host_whitelist: only(security.host_whitelist),
+        auth: AuthConfig {
+            token: token(auth.token),
+            token_ttl: ttl(auth.token_ttl),
+            bcrypt_cost: auth.bcrypt_cost,
+        },
         ..Config::default()
     }
+}
+
+fn token(token: settings::Token) -> TokenKind {
+    match token {
+        settings::Token::Off | settings::Token::Invalid => TokenKind::Off,
+        settings::Token::Simple => TokenKind::Simple,
+        settings::Token::Jwt { sign_method, public_key, private_key, ttl } => {
+            TokenKind::Jwt(JwtOptions { sign_method, public_key, private_key, ttl })
+        }
+    }
+}
+
+/// No time at all means the default.
+fn ttl(ttl: Duration) -> Duration {
+    if ttl.is_zero() { AuthConfig::default().token_ttl } else { ttl }
 }
 
 fn listen(urls: &[Url]) -> Vec<Listen> {

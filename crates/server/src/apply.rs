@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use etched_auth::Caller;
 use etched_consensus::{ConfChange, ConfChangeKind, Entry};
 use etched_lease::Lessor;
 use etched_mvcc::{Answer as Want, HashJob, Leases, Revision, Store};
@@ -16,9 +17,11 @@ use etched_proto::raftpb::ConfState;
 use etched_proto::raw::TxnReply;
 use etched_storage::{Applied, Commit, Table};
 
+use crate::auth;
 use crate::cluster::Member;
 use crate::error::Error;
-use crate::request::{self, Request};
+use crate::metrics::Operation;
+use crate::request::{self, AuthRequest, Request};
 use crate::shared::{Answer, Outcome, Shared, Waiter};
 
 /// Row of the table `meta`: the compaction up to which all records are removed.
@@ -76,11 +79,19 @@ fn millis(started: Instant) -> f64 {
 
 impl Applier {
     /// A state at the index that `store` was opened at.
-    pub(crate) fn new(store: Store, shared: Arc<Shared>, unswept: Option<i64>) -> Self {
+    ///
+    /// `first_rows` are what a new store has of users before its first entry.
+    pub(crate) fn new(
+        store: Store,
+        shared: Arc<Shared>,
+        unswept: Option<i64>,
+        first_rows: Vec<etched_auth::Row>,
+    ) -> Self {
+        let rows = first_rows.into_iter().map(auth::storage_row).collect();
         Self {
             store,
             shared,
-            step: Commit::default(),
+            step: Commit { rows, ..Commit::default() },
             bytes: 0,
             compacting: Vec::new(),
             removed: Vec::new(),
@@ -98,12 +109,13 @@ impl Applier {
     pub(crate) fn apply(
         &mut self,
         entry: &Entry,
+        caller: &Caller,
         request: Request,
         wanted: bool,
     ) -> Result<Applying, Fatal> {
         let want = if wanted { Want::Wanted } else { Want::Unwanted };
         let (operation, started) = (operation(&request), Instant::now());
-        let result = match self.dispatch(request, want) {
+        let result = match self.dispatch(entry.index, caller, request, want) {
             Ok(Done::Answer(answer)) => Ok(answer),
             Ok(Done::Later) => return Ok(Applying::WhenRemoved),
             Err(Failure::Refused(error)) => Err(error),
@@ -111,9 +123,7 @@ impl Applier {
                 return Err(Fatal::Store { index: entry.index, reason });
             }
         };
-        let success = usize::from(result.is_ok());
-        let took = started.elapsed().as_secs_f64();
-        self.shared.metrics.apply[operation][success].observe(took);
+        self.shared.metrics.applied(operation, result.is_ok(), started.elapsed());
         Ok(Applying::Now(Outcome { result, revision: self.store.current_revision() }))
     }
 
@@ -133,8 +143,15 @@ impl Applier {
         }
     }
 
-    fn dispatch(&mut self, request: Request, want: Want) -> Result<Done, Failure> {
+    fn dispatch(
+        &mut self,
+        index: u64,
+        caller: &Caller,
+        request: Request,
+        want: Want,
+    ) -> Result<Done, Failure> {
         self.refuse_under_alarm(&request)?;
+        self.authorize(caller, &request)?;
         let shared = Arc::clone(&self.shared);
         let mut leases = LessorLeases(&shared);
         let answer = match request {
@@ -155,6 +172,7 @@ impl Applier {
             Request::LeaseRevoke(request) => self.revoke(request.id, &mut leases)?,
             Request::LeaseCheckpoint(request) => self.checkpoint_leases(&request),
             Request::Alarm(request) => self.alarm(&request),
+            Request::Auth(request) => self.change_users(*request, index)?,
             Request::ClusterVersionSet(request) => {
                 tracing::info!(version = %request.ver, "set cluster version");
                 self.change_cluster(|cluster| cluster.set_version(request.ver))
@@ -203,6 +221,24 @@ impl Applier {
             return Err(Failure::Refused(Error::NoSpace));
         }
         Ok(())
+    }
+
+    /// Who asks must be allowed to at this point of the log, whatever was true when it was proposed.
+    fn authorize(&self, caller: &Caller, request: &Request) -> Result<(), Failure> {
+        if self.shared.auth.is_enabled()
+            && let Some(asked) = auth::asked(request)
+        {
+            let allowed = self.shared.auth.authorize(caller, asked, &*self.shared);
+            allowed.map_err(Failure::Refused)?;
+        }
+        Ok(())
+    }
+
+    fn change_users(&mut self, request: AuthRequest, index: u64) -> Result<Answer, Failure> {
+        let (mut rows, now) = (Vec::new(), self.shared.now());
+        let answer = self.shared.auth.apply(request, index, now, &mut rows);
+        self.step.rows.extend(rows.into_iter().map(auth::storage_row));
+        Ok(Answer::Auth(Box::new(answer.map_err(Failure::Refused)?)))
     }
 
     fn count_put(&self, request: &pb::PutRequest) {
@@ -413,9 +449,9 @@ impl Applier {
     }
 }
 
-/// Place of the request in [`crate::metrics::OPERATIONS`].
-fn operation(request: &Request) -> usize {
-    match request {
+/// What the metrics call a request.
+fn operation(request: &Request) -> Operation {
+    let place = match request {
         Request::Put(_) => 0,
         Request::DeleteRange(_) => 1,
         Request::Txn(_) => 2,
@@ -427,7 +463,13 @@ fn operation(request: &Request) -> usize {
         Request::ClusterVersionSet(_) => 8,
         Request::ClusterMemberAttrSet(_) => 9,
         Request::DowngradeInfoSet(_) => 10,
-    }
+        Request::Auth(request) => {
+            // etcd has no name for a look at the status.
+            let is_status = matches!(**request, AuthRequest::AuthStatus(_));
+            return Operation::Named(if is_status { "unknown" } else { request.name() });
+        }
+    };
+    Operation::Usual(place)
 }
 
 /// The JSON beside a membership change.

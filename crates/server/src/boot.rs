@@ -20,6 +20,7 @@ use prost::Message;
 
 use crate::StartError;
 use crate::apply::Applier;
+use crate::auth::Auth;
 use crate::cluster::{Cluster, Member};
 use crate::config::Config;
 use crate::engine::Engine;
@@ -89,6 +90,8 @@ pub(crate) fn boot<D: Disk>(
     let rows = |table| storage.rows(table);
     let cluster = Cluster::restore(rows)?;
     let mut lessor = restore_lessor(&config, &storage)?;
+    let mut users = Auth::restore_store(rows)?;
+    let first_rows = users.begin();
     for attachment in attachments {
         // A record may name a lease that is gone: then it hangs on none.
         let _ = lessor.attach(&attachment.key, attachment.lease);
@@ -102,6 +105,7 @@ pub(crate) fn boot<D: Disk>(
         reader,
         hub: Arc::new(hub),
         lessor: Mutex::new(lessor),
+        auth: Auth::new(&config.auth, users)?,
         cluster: RwLock::new(cluster),
         storage,
         flush: crate::flush::FlushQueue::new(config.commit_bytes),
@@ -131,7 +135,7 @@ pub(crate) fn boot<D: Disk>(
     shared.progress.file_live_bytes.store(live_bytes, Ordering::Relaxed);
     let conf_state = log.start.conf_state.clone();
     let node = Node::new(&raft_config, log.wal, log.start)?;
-    let applier = Applier::new(store, Arc::clone(&shared), unswept);
+    let applier = Applier::new(store, Arc::clone(&shared), unswept, first_rows);
     let engine = Engine::new(node, applier, Arc::clone(&shared), found.applied);
     let flusher = Flusher::new(Arc::clone(&shared), found.applied, Some(conf_state));
     Ok(Booted { shared, engine, flusher: Some(flusher), catch_up })

@@ -10,6 +10,7 @@ use etched_proto::etcdserverpb::CompactionRequest;
 use prost::Message;
 use tokio::sync::watch;
 
+use crate::auth::Nobody;
 use crate::config::AutoCompaction;
 use crate::error::Error;
 use crate::request::Field;
@@ -119,7 +120,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
         };
         tracing::info!(revision, "starting auto compaction");
         let request = CompactionRequest { revision, physical: false }.encode_to_vec();
-        let result = match shared.propose(Field::Compaction, &request).await {
+        let result = match shared.propose(Nobody, Field::Compaction, &request).await {
             Ok(outcome) => outcome.result.map(|_| ()),
             Err(error) => Err(error),
         };

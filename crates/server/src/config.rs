@@ -35,6 +35,48 @@ pub struct Feature {
     pub enabled: bool,
 }
 
+/// What tokens are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum TokenKind {
+    /// There are none: nobody logs in with a password.
+    Off,
+    /// Random letters that the members remember.
+    #[default]
+    Simple,
+    /// Signed, checked by their signature.
+    Jwt(JwtOptions),
+}
+
+/// How tokens are signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtOptions {
+    /// Method by its name in a token's head, such as `RS256`.
+    pub sign_method: String,
+    /// File of the public key, in PEM.
+    pub public_key: Option<PathBuf>,
+    /// File of the private key, in PEM; for `HS...` of the secret itself.
+    pub private_key: Option<PathBuf>,
+    /// How long a token is good.
+    pub ttl: Duration,
+}
+
+/// Authentication, once it is switched on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthConfig {
+    /// What tokens are.
+    pub token: TokenKind,
+    /// How long a simple token lives after its last use.
+    pub token_ttl: Duration,
+    /// Cost of hashing a password, 4 to 31.
+    pub bcrypt_cost: u64,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self { token: TokenKind::Simple, token_ttl: etched_auth::SIMPLE_TOKEN_TTL, bcrypt_cost: 10 }
+    }
+}
+
 /// Everything [`crate::run`] needs; [`Config::default`] is etcd's default, served on loopback only.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -112,6 +154,8 @@ pub struct Config {
     pub cors: Option<Vec<String>>,
     /// Host names accepted on plain HTTP; None is any.
     pub host_whitelist: Option<Vec<String>>,
+    /// Users, passwords and tokens.
+    pub auth: AuthConfig,
     /// Answer a termination signal by ending with the same signal, as etcd does.
     pub exit_by_signal: bool,
 }
@@ -156,6 +200,7 @@ impl Default for Config {
             grpc_gateway: true,
             cors: None,
             host_whitelist: None,
+            auth: AuthConfig::default(),
             exit_by_signal: true,
         }
     }

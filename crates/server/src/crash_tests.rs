@@ -20,6 +20,7 @@ use prost::Message;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
+use crate::auth::Nobody;
 use crate::boot::{Booted, boot};
 use crate::config::Config;
 use crate::request::Field;
@@ -236,7 +237,7 @@ async fn write_beside(
 
 /// The revision of the answer, or none when the server ended first.
 async fn propose(shared: &Shared, field: Field, message: &impl Message) -> Option<i64> {
-    let outcome = shared.propose(field, &message.encode_to_vec()).await.ok()?;
+    let outcome = shared.propose(Nobody, field, &message.encode_to_vec()).await.ok()?;
     let answer = outcome.result.expect("nothing in this workload is refused");
     assert!(matches!(answer, Answer::Put(_) | Answer::DeleteRange(_) | Answer::Done));
     Some(outcome.revision)
@@ -395,7 +396,7 @@ fn a_defragmented_file_is_not_ahead_of_the_commit_index_in_the_log() {
 async fn set_alarm(shared: &Shared, action: pb::alarm_request::AlarmAction) {
     let alarm = pb::AlarmType::Nospace as i32;
     let request = pb::AlarmRequest { action: action as i32, member_id: 7, alarm };
-    let outcome = shared.propose(Field::Alarm, &request.encode_to_vec()).await;
+    let outcome = shared.propose(Nobody, Field::Alarm, &request.encode_to_vec()).await;
     assert!(outcome.is_ok_and(|outcome| outcome.result.is_ok()), "{action:?}");
 }
 
@@ -415,12 +416,12 @@ fn with_the_memory_full_alarms_and_deletes_pass_and_an_abandoned_put_is_forgotte
         };
         let large = put(1 << 20);
         while shared.reader.memory_bytes() < crate::engine::MEMORY_TABLE_BYTES_MAX {
-            shared.propose(Field::Put, &large).await.expect("there is memory");
+            shared.propose(Nobody, Field::Put, &large).await.expect("there is memory");
         }
         let last = shared.reader.current_revision();
         tokio::select! {
             biased;
-            _ = shared.propose(Field::Put, &large) => panic!("a put found memory"),
+            _ = shared.propose(Nobody, Field::Put, &large) => panic!("a put found memory"),
             () = set_alarm(&shared, AlarmAction::Activate) => {}
         }
         let delete = pb::DeleteRangeRequest { key: "k".into(), ..Default::default() };
@@ -431,7 +432,8 @@ fn with_the_memory_full_alarms_and_deletes_pass_and_an_abandoned_put_is_forgotte
         let flusher = flusher.expect("nobody took it");
         let flusher = std::thread::spawn(move || flusher.run());
         shared.flush.commit_now().await.expect("the flusher writes all");
-        let outcome = shared.propose(Field::Put, &put(1)).await.expect("there is memory again");
+        let outcome =
+            shared.propose(Nobody, Field::Put, &put(1)).await.expect("there is memory again");
         assert_eq!(outcome.revision, last + 2, "the abandoned put is not carried out");
         shared.flush.stop();
         flusher.join().expect("no panic").expect("the flusher writes all");
@@ -453,12 +455,12 @@ fn without_room_for_the_next_file_of_the_log_puts_are_refused_and_the_member_liv
         let (mut puts, body) = (0, put.encode_to_vec());
         while shared.admit(1).is_ok() {
             // The alarm may come between the question and the put.
-            shared.propose(Field::Put, &body).await.expect("the log takes what was let in");
+            shared.propose(Nobody, Field::Put, &body).await.expect("the log takes what was let in");
             puts += 1;
             assert!(puts < 40, "the log has no room for all these");
         }
         let delete = pb::DeleteRangeRequest { key: "k".into(), ..Default::default() };
-        let deleted = shared.propose(Field::DeleteRange, &delete.encode_to_vec()).await;
+        let deleted = shared.propose(Nobody, Field::DeleteRange, &delete.encode_to_vec()).await;
         assert!(deleted.is_ok_and(|deleted| deleted.result.is_ok()), "a delete is still taken");
         assert!(shared.cluster.read().has_alarm(pb::AlarmType::Nospace));
         disk.set_capacity(None);

@@ -17,6 +17,7 @@ use etched_proto::etcdserverpb as pb;
 use etched_proto::membershippb;
 use etched_storage::Applied;
 use etched_wal::disk::Disk;
+use prost::Message as _;
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
@@ -89,6 +90,7 @@ impl<D: Disk> Engine<D> {
     /// [`Fatal`]: the member cannot start.
     pub(crate) fn start(&mut self) -> Result<(), Fatal> {
         self.turn(Instant::now())?;
+        self.shared.auth.forget_tokens();
         self.node.campaign()?;
         self.turn(Instant::now())?;
         let attributes = membershippb::ClusterMemberAttrSetRequest {
@@ -256,6 +258,7 @@ impl<D: Disk> Engine<D> {
         self.applier.finish_batch(applied, self.node.wal_bytes())?;
         // Who has an answer and asks for the status must find the index of his entry in it.
         self.publish();
+        self.shared.auth.applied.notify_waiters();
         self.deliver();
         for job in self.applier.take_hash_jobs() {
             self.run_hash_job(job);
@@ -280,7 +283,7 @@ impl<D: Disk> Engine<D> {
         let Some(decoded) = Applier::decode(entry)? else { return Ok(()) };
         let waiter = self.waiters.remove(&decoded.id);
         let Some(request) = decoded.request else { return Ok(()) };
-        match self.applier.apply(entry, request, waiter.is_some())? {
+        match self.applier.apply(entry, &decoded.caller, request, waiter.is_some())? {
             Applying::Now(outcome) => {
                 if let Some(waiter) = waiter {
                     self.answer(waiter, outcome);
@@ -396,7 +399,9 @@ impl<D: Disk> Engine<D> {
         let is_full = expired.len() == etched_lease::EXPIRED_PER_PASS;
         for id in expired {
             self.shared.metrics.lease_expired.inc();
-            self.propose_own(Field::LeaseRevoke, &pb::LeaseRevokeRequest { id });
+            let revoke = pb::LeaseRevokeRequest { id }.encode_to_vec();
+            let (id, caller) = (self.shared.ids.next(), self.shared.auth.own_caller());
+            self.ready.push(request::encode_for(id, &caller, Field::LeaseRevoke, &revoke));
         }
         if is_full { etched_lease::FULL_PASS_INTERVAL } else { etched_lease::EXPIRY_PASS_INTERVAL }
     }

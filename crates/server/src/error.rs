@@ -70,6 +70,48 @@ errors! {
     StreamFilter => Unimplemented, "RangeStream does not support revision filters";
     /// A method or an action that does not exist.
     UnknownMethod => Unknown, "etcdserver: unknown method";
+    /// More passwords wait to be hashed than may. etcd defines another code, but answers with this one.
+    TooManyRequests => Unknown, "etcdserver: too many requests";
+    /// Authentication cannot be switched on without a user root.
+    RootUserNotExist => FailedPrecondition, "etcdserver: root user does not exist";
+    /// Nor when it does not have the role root.
+    RootRoleNotExist => FailedPrecondition, "etcdserver: root user does not have root role";
+    /// The name is taken.
+    UserAlreadyExists => FailedPrecondition, "etcdserver: user name already exists";
+    /// A user without a name, or nobody where somebody has to ask.
+    UserEmpty => InvalidArgument, "etcdserver: user name is empty";
+    /// No such user.
+    UserNotFound => FailedPrecondition, "etcdserver: user name not found";
+    /// The name is taken.
+    RoleAlreadyExists => FailedPrecondition, "etcdserver: role name already exists";
+    /// No such role.
+    RoleNotFound => FailedPrecondition, "etcdserver: role name not found";
+    /// A role without a name.
+    RoleEmpty => InvalidArgument, "etcdserver: role name is empty";
+    /// Wrong user or password.
+    AuthFailed => InvalidArgument, "etcdserver: authentication failed, invalid user ID or password";
+    /// A user who has no password, or whose new one is not encoded as it has to be.
+    NoPasswordUser => Unknown, "auth: authentication failed, password was given for no password user";
+    /// A grant without a permission.
+    PermissionNotGiven => InvalidArgument, "etcdserver: permission not given";
+    /// The user may not do this.
+    PermissionDenied => PermissionDenied, "etcdserver: permission denied";
+    /// The user does not have the role.
+    RoleNotGranted => FailedPrecondition, "etcdserver: role is not granted to the user";
+    /// The role does not have the permission.
+    PermissionNotGranted => FailedPrecondition, "etcdserver: permission is not granted to the role";
+    /// Nobody can log in.
+    AuthNotEnabled => FailedPrecondition, "etcdserver: authentication is not enabled";
+    /// The token is unknown, has ended, or is none.
+    InvalidAuthToken => Unauthenticated, "etcdserver: invalid auth token";
+    /// A change that would lock everybody out, or a range without keys.
+    InvalidAuthManagement => InvalidArgument, "etcdserver: invalid auth management";
+    /// Users or roles have changed since the token was given.
+    AuthOldRevision => InvalidArgument, "etcdserver: revision of auth store is old";
+    /// Longer than bcrypt looks at.
+    PasswordTooLong => Unknown, "bcrypt: password length exceeds 72 bytes";
+    /// This member has only the public key of its tokens.
+    VerifyOnly => Unknown, "auth: token signing attempted with verify-only key";
 }
 
 impl From<Error> for tonic::Status {
@@ -101,6 +143,31 @@ impl Error {
             E::StreamFiltered => Self::StreamFilter,
             E::Records(_) => return None,
         })
+    }
+}
+
+impl From<etched_auth::Error> for Error {
+    fn from(error: etched_auth::Error) -> Self {
+        use etched_auth::Error as E;
+        match error {
+            E::RootUserNotExist => Self::RootUserNotExist,
+            E::RootRoleNotExist => Self::RootRoleNotExist,
+            E::UserAlreadyExists => Self::UserAlreadyExists,
+            E::UserEmpty => Self::UserEmpty,
+            E::UserNotFound => Self::UserNotFound,
+            E::RoleAlreadyExists => Self::RoleAlreadyExists,
+            E::RoleNotFound => Self::RoleNotFound,
+            E::RoleEmpty => Self::RoleEmpty,
+            E::PermissionNotGiven => Self::PermissionNotGiven,
+            E::Failed => Self::AuthFailed,
+            E::NoPasswordUser => Self::NoPasswordUser,
+            E::PermissionDenied => Self::PermissionDenied,
+            E::RoleNotGranted => Self::RoleNotGranted,
+            E::PermissionNotGranted => Self::PermissionNotGranted,
+            E::NotEnabled => Self::AuthNotEnabled,
+            E::OldRevision => Self::AuthOldRevision,
+            E::InvalidManagement => Self::InvalidAuthManagement,
+        }
     }
 }
 

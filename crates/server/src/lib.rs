@@ -10,6 +10,7 @@
 
 mod api;
 mod apply;
+mod auth;
 mod background;
 mod boot;
 mod buckets;
@@ -49,7 +50,7 @@ mod work_tests;
 
 use std::path::PathBuf;
 
-pub use config::{AutoCompaction, Config, Feature, Listen};
+pub use config::{AuthConfig, AutoCompaction, Config, Feature, JwtOptions, Listen, TokenKind};
 pub use etched_mvcc::KvHash;
 pub use offline::{Offline, store_file};
 pub use restore::{Restore, RestoreError, restore};
@@ -84,6 +85,12 @@ pub enum StartError {
     /// The leases.
     #[error(transparent)]
     Lease(#[from] etched_lease::RestoreError),
+    /// The users and roles.
+    #[error(transparent)]
+    Auth(#[from] etched_auth::RestoreError),
+    /// Tokens cannot be signed or checked as configured.
+    #[error("{0}")]
+    AuthToken(String),
     /// A row of the cluster's tables.
     #[error("{0}")]
     BadRow(String),

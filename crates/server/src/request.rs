@@ -5,6 +5,7 @@
 //! filling a struct of thirty optional messages.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use etched_auth::Caller;
 use etched_proto::etcdserverpb as pb;
 use etched_proto::membershippb;
 use prost::Message;
@@ -17,16 +18,26 @@ use prost::encoding::{
 const HEADER: u32 = 100;
 /// Field number of the old id, written by nobody since 3.0 but still read by etcd.
 const OLD_ID: u32 = 1;
-/// Requests that change nothing replicated and are not applied here: Range, Authenticate, AuthStatus, AuthUserGet,
-/// AuthUserList, AuthRoleList, AuthRoleGet, DowngradeVersionTest.
-const WITHOUT_EFFECT: [u32; 8] = [3, 1012, 1013, 1102, 1106, 1107, 1202, 9900];
+/// Requests that change nothing replicated and are not applied here: Range, DowngradeVersionTest.
+const WITHOUT_EFFECT: [u32; 2] = [3, 9900];
 
 macro_rules! requests {
-    ($($(#[$doc:meta])* $variant:ident($message:ty) = $tag:literal),* $(,)?) => {
+    (
+        { $($(#[$doc:meta])* $variant:ident($message:ty) = $tag:literal),* $(,)? }
+        { $($(#[$auth_doc:meta])* $auth:ident($auth_message:ty) = $auth_tag:literal),* $(,)? }
+    ) => {
         /// A replicated request, by the field it stands in.
         #[derive(Debug, Clone, PartialEq)]
         pub(crate) enum Request {
-            $($(#[$doc])* $variant($message)),*
+            $($(#[$doc])* $variant($message),)*
+            /// One about users and roles.
+            Auth(Box<AuthRequest>),
+        }
+
+        /// A replicated request about users and roles.
+        #[derive(Debug, Clone, PartialEq)]
+        pub(crate) enum AuthRequest {
+            $($(#[$auth_doc])* $auth($auth_message)),*
         }
 
         /// Field numbers of the requests.
@@ -34,16 +45,27 @@ macro_rules! requests {
         #[allow(dead_code, reason = "some are only read so far, from logs of other members")]
         #[repr(u32)]
         pub(crate) enum Field {
-            $($(#[$doc])* $variant = $tag),*
+            $($(#[$doc])* $variant = $tag,)*
+            $($(#[$auth_doc])* $auth = $auth_tag),*
+        }
+
+        impl AuthRequest {
+            /// Its name in the metrics.
+            pub(crate) fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$auth(_) => stringify!($auth)),*
+                }
+            }
         }
 
         impl Field {
             /// Names, by [`Field::place`].
-            pub(crate) const NAMES: &[&str] = &[$(stringify!($variant)),*];
+            pub(crate) const NAMES: &[&str] =
+                &[$(stringify!($variant),)* $(stringify!($auth)),*];
 
             /// The place among all fields.
             pub(crate) fn place(self) -> usize {
-                const ALL: &[Field] = &[$(Field::$variant),*];
+                const ALL: &[Field] = &[$(Field::$variant,)* $(Field::$auth),*];
                 ALL.iter().position(|field| *field == self).unwrap_or_default()
             }
         }
@@ -53,6 +75,10 @@ macro_rules! requests {
                 Ok(Some(match tag {
                     _ if tag == Field::Txn as u32 => Self::Txn(etched_proto::txn::decode(body)?),
                     $($tag => Self::$variant(<$message>::decode(body)?),)*
+                    $($auth_tag => {
+                        let request = AuthRequest::$auth(<$auth_message>::decode(body)?);
+                        Self::Auth(Box::new(request))
+                    })*
                     _ => return Ok(None),
                 }))
             }
@@ -61,6 +87,7 @@ macro_rules! requests {
 }
 
 requests! {
+    {
     /// A put.
     Put(pb::PutRequest) = 4,
     /// A deletion.
@@ -83,6 +110,43 @@ requests! {
     ClusterMemberAttrSet(membershippb::ClusterMemberAttrSetRequest) = 1301,
     /// State of a downgrade.
     DowngradeInfoSet(membershippb::DowngradeInfoSetRequest) = 1302,
+    }
+    {
+    /// Authentication on.
+    AuthEnable(pb::AuthEnableRequest) = 1000,
+    /// Authentication off.
+    AuthDisable(pb::AuthDisableRequest) = 1011,
+    /// A token for a user whose password was right.
+    Authenticate(pb::InternalAuthenticateRequest) = 1012,
+    /// Whether authentication is on; changes nothing.
+    AuthStatus(pb::AuthStatusRequest) = 1013,
+    /// A new user.
+    AuthUserAdd(pb::AuthUserAddRequest) = 1100,
+    /// A user's end.
+    AuthUserDelete(pb::AuthUserDeleteRequest) = 1101,
+    /// A user's roles; changes nothing.
+    AuthUserGet(pb::AuthUserGetRequest) = 1102,
+    /// A user's new password.
+    AuthUserChangePassword(pb::AuthUserChangePasswordRequest) = 1103,
+    /// A role for a user.
+    AuthUserGrantRole(pb::AuthUserGrantRoleRequest) = 1104,
+    /// A role taken from a user.
+    AuthUserRevokeRole(pb::AuthUserRevokeRoleRequest) = 1105,
+    /// All users; changes nothing.
+    AuthUserList(pb::AuthUserListRequest) = 1106,
+    /// All roles; changes nothing.
+    AuthRoleList(pb::AuthRoleListRequest) = 1107,
+    /// A new role.
+    AuthRoleAdd(pb::AuthRoleAddRequest) = 1200,
+    /// A role's end.
+    AuthRoleDelete(pb::AuthRoleDeleteRequest) = 1201,
+    /// A role's permissions; changes nothing.
+    AuthRoleGet(pb::AuthRoleGetRequest) = 1202,
+    /// A permission for a role.
+    AuthRoleGrantPermission(pb::AuthRoleGrantPermissionRequest) = 1203,
+    /// A permission taken from a role.
+    AuthRoleRevokePermission(pb::AuthRoleRevokePermissionRequest) = 1204,
+    }
 }
 
 /// A decoded log entry.
@@ -90,32 +154,62 @@ requests! {
 pub(crate) struct Decoded {
     /// Id that the proposer waits for; 0 when nobody does.
     pub(crate) id: u64,
+    /// Who asked for it.
+    pub(crate) caller: Caller,
     /// None for an entry that changes nothing, and for one of which `unknown` says more.
     pub(crate) request: Option<Request>,
     /// Field number of a request that changes something and that this version does not know.
     pub(crate) unknown: Option<u32>,
 }
 
-/// Bytes of an entry for the client's request `body`, found again by `id`.
+/// Bytes of an entry for the request `body`, which nobody in particular asks for, found again by `id`.
 pub(crate) fn encode(id: u64, field: Field, body: &[u8]) -> Bytes {
+    encode_for(id, &Caller::default(), field, body)
+}
+
+/// Bytes of an entry for `caller`'s request `body`, found again by `id`.
+pub(crate) fn encode_for(id: u64, caller: &Caller, field: Field, body: &[u8]) -> Bytes {
     let tag = field as u32;
-    let id_len = key_len(1) + encoded_len_varint(id);
+    let header_len = header_len(id, caller);
     let length = key_len(tag)
         + encoded_len_varint(body.len() as u64)
         + body.len()
         + key_len(HEADER)
-        + encoded_len_varint(id_len as u64)
-        + id_len;
+        + encoded_len_varint(header_len as u64)
+        + header_len;
     let mut out = BytesMut::with_capacity(length);
     encode_key(tag, WireType::LengthDelimited, &mut out);
     encode_varint(body.len() as u64, &mut out);
     out.put_slice(body);
     encode_key(HEADER, WireType::LengthDelimited, &mut out);
-    encode_varint(id_len as u64, &mut out);
+    encode_varint(header_len as u64, &mut out);
     encode_key(1, WireType::Varint, &mut out);
     encode_varint(id, &mut out);
+    if !caller.username.is_empty() {
+        encode_key(2, WireType::LengthDelimited, &mut out);
+        encode_varint(caller.username.len() as u64, &mut out);
+        out.put_slice(caller.username.as_bytes());
+    }
+    if caller.revision != 0 {
+        encode_key(3, WireType::Varint, &mut out);
+        encode_varint(caller.revision, &mut out);
+    }
     debug_assert_eq!(out.len(), length);
     out.freeze()
+}
+
+/// Bytes of a header; what is empty in it takes none.
+fn header_len(id: u64, caller: &Caller) -> usize {
+    let name = caller.username.len();
+    let name_len = match name {
+        0 => 0,
+        _ => key_len(2) + encoded_len_varint(name as u64) + name,
+    };
+    let revision_len = match caller.revision {
+        0 => 0,
+        revision => key_len(3) + encoded_len_varint(revision),
+    };
+    key_len(1) + encoded_len_varint(id) + name_len + revision_len
 }
 
 /// Whether an entry made by [`encode`] may add much to what waits in memory for the store's file. A deletion adds
@@ -136,12 +230,15 @@ pub(crate) fn encode_message(id: u64, field: Field, message: &impl Message) -> B
 /// The entry is no protobuf.
 pub(crate) fn decode(mut data: Bytes) -> Result<Decoded, prost::DecodeError> {
     let (mut id, mut old_id, mut request, mut unknown) = (0, 0, None, None);
+    let mut caller = Caller::default();
     while data.has_remaining() {
         let (tag, wire) = decode_key(&mut data)?;
         match (tag, wire) {
             (OLD_ID, WireType::Varint) => old_id = decode_varint(&mut data)?,
             (HEADER, WireType::LengthDelimited) => {
-                id = pb::RequestHeader::decode(take_body(&mut data)?)?.id;
+                let header = pb::RequestHeader::decode(take_body(&mut data)?)?;
+                id = header.id;
+                caller = Caller { username: header.username, revision: header.auth_revision };
             }
             (_, WireType::LengthDelimited) => match Request::decode(tag, take_body(&mut data)?)? {
                 None if WITHOUT_EFFECT.contains(&tag) => {}
@@ -151,7 +248,7 @@ pub(crate) fn decode(mut data: Bytes) -> Result<Decoded, prost::DecodeError> {
             _ => skip_field(wire, tag, &mut data, DecodeContext::default())?,
         }
     }
-    Ok(Decoded { id: if id == 0 { old_id } else { id }, request, unknown })
+    Ok(Decoded { id: if id == 0 { old_id } else { id }, caller, request, unknown })
 }
 
 fn take_body(data: &mut Bytes) -> Result<Bytes, prost::DecodeError> {
@@ -180,7 +277,29 @@ mod tests {
         assert_eq!(whole.put.as_ref(), Some(&put));
         assert_eq!(whole.header.as_ref().map(|header| header.id), Some(77));
         let decoded = decode(bytes).expect("an entry");
-        assert_eq!(decoded, Decoded { id: 77, request: Some(Request::Put(put)), unknown: None });
+        let expected = Decoded {
+            id: 77,
+            caller: Caller::default(),
+            request: Some(Request::Put(put)),
+            unknown: None,
+        };
+        assert_eq!(decoded, expected);
+    }
+
+    #[test]
+    fn the_header_says_who_asks_and_nothing_of_nobody() {
+        let header = |caller: &Caller| {
+            let bytes = encode_for(77, caller, Field::DeleteRange, b"");
+            assert_eq!(decode(bytes.clone()).expect("an entry").caller, *caller);
+            let whole = pb::InternalRaftRequest::decode(bytes).expect("an InternalRaftRequest");
+            whole.header.expect("a header")
+        };
+        let root = header(&Caller { username: "root".to_owned(), revision: 300 });
+        assert_eq!((&root.username[..], root.auth_revision, root.id), ("root", 300, 77));
+        let nobody = header(&Caller::default());
+        assert_eq!(nobody, pb::RequestHeader { id: 77, ..Default::default() });
+        let nameless = header(&Caller { username: String::new(), revision: 1 });
+        assert_eq!(nameless.auth_revision, 1);
     }
 
     #[test]
@@ -188,11 +307,8 @@ mod tests {
         let unknown = |message: pb::InternalRaftRequest| {
             decode(message.encode_to_vec().into()).expect("an entry").unknown
         };
-        let enable = pb::InternalRaftRequest {
-            auth_enable: Some(pb::AuthEnableRequest::default()),
-            ..Default::default()
-        };
-        assert_eq!(unknown(enable), Some(1000));
+        let newer = Bytes::from_static(b"\xc2\x57\x00");
+        assert_eq!(decode(newer).expect("an entry").unknown, Some(1400));
         let range = pb::InternalRaftRequest {
             range: Some(pb::RangeRequest::default()),
             ..Default::default()

@@ -27,6 +27,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tonic::{Code, Status};
 
 use crate::api::LargeAnswers;
+use crate::auth::{Asking, Auth, AuthAnswer, Who};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::deadline::{Elapsed, within};
@@ -50,6 +51,7 @@ pub(crate) enum Answer {
         ttl: i64,
     },
     Alarms(Vec<AlarmMember>),
+    Auth(Box<AuthAnswer>),
     /// Done, and there is no more to say.
     Done,
 }
@@ -115,6 +117,7 @@ pub(crate) struct Shared {
     pub(crate) reader: Reader,
     pub(crate) hub: Arc<watch::Hub>,
     pub(crate) lessor: Mutex<Lessor>,
+    pub(crate) auth: Auth,
     pub(crate) cluster: RwLock<Cluster>,
     pub(crate) storage: Arc<Storage>,
     pub(crate) flush: FlushQueue,
@@ -181,15 +184,24 @@ impl Shared {
         Err(Error::NoLeader)
     }
 
-    /// Replicates a request and waits for its outcome; `body` is the request as the client encoded it.
+    /// Replicates what `who` asks for and waits for its outcome; `body` is the request as the client encoded it.
     ///
     /// # Errors
-    /// [`Error::RequestTooLarge`], [`Error::Timeout`], [`Error::Stopped`]; what applying gave is inside
-    /// the outcome.
-    pub(crate) async fn propose(&self, field: Field, body: &[u8]) -> Result<Outcome, Error> {
+    /// [`Error::InvalidAuthToken`], [`Error::RequestTooLarge`], [`Error::Timeout`], [`Error::Stopped`]; what
+    /// applying gave is inside the outcome.
+    pub(crate) async fn propose(
+        &self,
+        who: impl Asking,
+        field: Field,
+        body: &[u8],
+    ) -> Result<Outcome, Error> {
         let started = Instant::now();
         let id = self.ids.next();
-        let data = request::encode(id, field, body);
+        let data = match self.auth.is_enabled() {
+            // In a box of its own: the future of a proposal should be small.
+            true => Box::pin(self.encode_asked(id, who.who(), field, body)).await?,
+            false => request::encode(id, field, body),
+        };
         if data.len() > self.config.max_request_bytes {
             return Err(Error::RequestTooLarge);
         }
@@ -209,6 +221,18 @@ impl Shared {
         let success = outcome.as_ref().is_ok_and(|outcome| outcome.result.is_ok());
         self.metrics.requested(Timed::Proposal(field), success, started.elapsed());
         outcome
+    }
+
+    /// An entry with its caller.
+    async fn encode_asked(
+        &self,
+        id: u64,
+        who: &Who,
+        field: Field,
+        body: &[u8],
+    ) -> Result<Bytes, Error> {
+        let caller = self.caller(who).await?;
+        Ok(request::encode_for(id, &caller, field, body))
     }
 
     /// Puts a commit index at or above what is applied on disk; false when the raft thread has ended. Blocks.
@@ -307,6 +331,7 @@ impl Shared {
             slow_watchers: watch.slow_watchers as f64,
             pending_events: watch.pending_events as f64,
             wal_bytes: load(&self.progress.wal_bytes),
+            auth_revision: self.auth.revision() as f64,
             ..StateValues::default()
         };
         (values, Totals { events: watch.events_total, ..Totals::default() })

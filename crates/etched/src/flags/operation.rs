@@ -10,8 +10,7 @@ pub(super) const AUTH: &[Flag] = &[
         "simple",
         "Kind of token and its options: simple or jwt.",
     )
-    .yaml("auth-token")
-    .later("authentication"),
+    .yaml("auth-token"),
     Flag::new(
         Group::Auth,
         "bcrypt-cost",
@@ -19,8 +18,7 @@ pub(super) const AUTH: &[Flag] = &[
         "10",
         "Cost of storing a password, 4 to 31.",
     )
-    .yaml("bcrypt-cost")
-    .later("authentication"),
+    .yaml("bcrypt-cost"),
     Flag::new(
         Group::Auth,
         "auth-token-ttl",
@@ -28,8 +26,7 @@ pub(super) const AUTH: &[Flag] = &[
         "300",
         "Seconds a simple token lives after its last use.",
     )
-    .yaml("auth-token-ttl")
-    .later("authentication"),
+    .yaml("auth-token-ttl"),
 ];
 
 pub(super) const MONITORING: &[Flag] = &[

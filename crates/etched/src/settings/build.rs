@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::info;
 
+use super::token;
 use super::{
     Allowed, Auth, AutoCompaction, ClusterState, Clustering, Discovery, Features, Logging, Member,
     Monitoring, Refused, Security, Settings, Tls, TlsVersion, Tracing, UnsafeFeatures,
@@ -66,7 +67,7 @@ pub(super) fn settings(values: &Values, logging: Logging) -> Settings {
         member,
         security: security(values),
         auth: Auth {
-            token: values.text("auth-token").to_owned(),
+            token: token::parse(values.text("auth-token")),
             bcrypt_cost: values.unsigned("bcrypt-cost"),
             token_ttl: Duration::from_secs(values.unsigned("auth-token-ttl")),
         },

@@ -129,6 +129,9 @@ pub enum Refused {
         "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {0}"
     )]
     SameUrl(Url),
+    /// `--auth-token` cannot be read.
+    #[error("auth: invalid auth options")]
+    AuthToken,
     /// Settings whose effect is still to come.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Later(Vec<Later>),

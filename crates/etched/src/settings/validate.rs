@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::build::{auto_compaction, tls_version};
 use super::refused::{Later, Refused};
-use super::{Settings, TlsVersion};
+use super::{Settings, TlsVersion, Token};
 use crate::flags::Scope;
 use crate::urls::Url;
 use crate::values::{Value, Values, default_of};
@@ -44,6 +44,9 @@ pub(super) fn combinations(values: &Values, settings: &Settings) -> Result<(), R
             "it isn't recommended to use default name, please set a value for --name. Note that \
              etcd might run into issue when multiple members have the same default name"
         );
+    }
+    if settings.auth.token == Token::Invalid {
+        return Err(Refused::AuthToken);
     }
     check_tls(values, settings)?;
     check_same_url(settings)?;

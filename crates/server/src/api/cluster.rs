@@ -7,6 +7,7 @@ use etched_proto::etcdserverpb as pb;
 use tonic::Status;
 
 use super::reply;
+use crate::auth::Who;
 use crate::cluster::Member;
 use crate::grpc::Framed;
 use crate::shared::Shared;
@@ -15,6 +16,7 @@ pub(super) async fn member_list(
     shared: Arc<Shared>,
     request: pb::MemberListRequest,
     _: Bytes,
+    _: Who,
 ) -> Result<Framed, Status> {
     if request.linearizable {
         shared.read_index().await?;

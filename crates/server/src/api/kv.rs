@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use etched_auth::Asked;
 use etched_mvcc::{Chunk, RangeAnswer, RangeStream, check};
 use etched_proto::etcdserverpb as pb;
 use etched_proto::raw::{RangeReply, Wire};
@@ -17,6 +18,7 @@ use tokio::task::JoinHandle;
 use tonic::Status;
 
 use super::{Call, Ending, large, malformed, reply};
+use crate::auth::{Asking, Who};
 use crate::error::Error;
 use crate::grpc::{self, Body, Framed, Incoming, Method, Source, push_frame};
 use crate::metrics::Timed;
@@ -31,12 +33,17 @@ const INLINE_KEYS_MAX: i64 = 500;
 pub(super) async fn range(
     shared: Arc<Shared>,
     request: pb::RangeRequest,
-    _: Bytes,
+    who: impl Asking,
 ) -> Result<Framed, Status> {
     check::range(&request).map_err(status)?;
     if !request.serializable {
         shared.read_index().await?;
     }
+    // In a box of its own: the future of a small read should be small.
+    let allowed = match shared.auth.is_enabled() {
+        true => Box::pin(shared.require(who.who(), Asked::Range(&request))).await?,
+        false => 0,
+    };
     shared.metrics.mvcc_range.inc();
     let started = Instant::now();
     let metrics = Arc::clone(&shared);
@@ -48,7 +55,12 @@ pub(super) async fn range(
         // In a box of its own: the future of a small read should be small.
         Box::pin(range_beside(shared, request)).await
     };
+    let still = metrics.still_allowed(allowed);
     let took = started.elapsed();
+    let result = match still {
+        Ok(()) => result,
+        Err(error) => Err(error.into()),
+    };
     let metrics = &metrics.metrics;
     metrics.range[usize::from(result.is_ok())].observe(took.as_secs_f64());
     metrics.requested(Timed::Range, result.is_ok(), took);
@@ -132,26 +144,32 @@ impl<T> Drop for Beside<T> {
     }
 }
 
-pub(super) async fn put(
+/// The decoded message is looked at before the future is made, which then need not keep it.
+pub(super) fn put<W: Asking>(
     shared: Arc<Shared>,
-    request: pb::PutRequest,
+    request: &pb::PutRequest,
     body: Bytes,
-) -> Result<Framed, Status> {
-    check::put(&request).map_err(status)?;
-    shared.admit(quota::put_cost(&request))?;
-    let outcome = shared.propose(Field::Put, &body).await?;
-    let Answer::Put(mut answer) = shared.answer(outcome.result)? else { return mismatch() };
-    answer.header = Some(shared.header(outcome.revision));
-    reply(&answer)
+    who: W,
+) -> impl Future<Output = Result<Framed, Status>> + use<W> {
+    let checked = check::put(request).map_err(status);
+    let admitted = checked.and_then(|()| Ok(shared.admit(quota::put_cost(request))?));
+    async move {
+        admitted?;
+        let outcome = shared.propose(who, Field::Put, &body).await?;
+        let Answer::Put(mut answer) = shared.answer(outcome.result)? else { return mismatch() };
+        answer.header = Some(shared.header(outcome.revision));
+        reply(&answer)
+    }
 }
 
 pub(super) async fn delete_range(
     shared: Arc<Shared>,
     request: pb::DeleteRangeRequest,
     body: Bytes,
+    who: impl Asking,
 ) -> Result<Framed, Status> {
     check::delete_range(&request).map_err(status)?;
-    let outcome = shared.propose(Field::DeleteRange, &body).await?;
+    let outcome = shared.propose(who, Field::DeleteRange, &body).await?;
     let Answer::DeleteRange(mut answer) = shared.answer(outcome.result)? else {
         return mismatch();
     };
@@ -177,56 +195,92 @@ fn decode_txn(body: Bytes, max_ops: usize) -> Result<pb::TxnRequest, Status> {
     txn::decode(body).map_err(|_| malformed())
 }
 
-pub(super) async fn txn(shared: Arc<Shared>, body: Bytes) -> Result<Framed, Status> {
-    let request = decode_txn(body.clone(), shared.config.max_txn_ops)?;
+/// The message is decoded and looked at before the future is made, which then need not keep it.
+pub(super) fn txn<W: Asking>(
+    shared: Arc<Shared>,
+    body: Bytes,
+    who: W,
+) -> impl Future<Output = Result<Framed, Status>> + use<W> {
+    let checked = check_txn(&shared, body.clone());
+    async move {
+        if let Some(request) = checked? {
+            return Box::pin(read_only_txn(shared, request, who)).await;
+        }
+        let outcome = shared.propose(who, Field::Txn, &body).await?;
+        let Answer::Txn(mut answer) = shared.answer(outcome.result)? else { return mismatch() };
+        answer.header = Some(shared.header(outcome.revision));
+        reply(&answer)
+    }
+}
+
+/// Checks a transaction, and admits it; one that only reads comes back.
+fn check_txn(shared: &Shared, body: Bytes) -> Result<Option<Box<pb::TxnRequest>>, Status> {
+    let request = decode_txn(body, shared.config.max_txn_ops)?;
     check::txn(&request, shared.config.max_txn_ops).map_err(status)?;
     if check::is_read_only(&request) {
-        if !check::is_serializable(&request) {
-            shared.read_index().await?;
-        }
-        let (started, metrics) = (Instant::now(), Arc::clone(&shared));
-        let result = beside(move || {
-            let (mut answer, revision) =
-                shared.reader.txn_read_only(&request).map_err(|error| shared.failed(&error))?;
-            answer.header = Some(shared.header(revision));
-            reply(&answer)
-        })
-        .await;
-        metrics.metrics.requested(Timed::ReadonlyTxn, result.is_ok(), started.elapsed());
-        return result;
+        return Ok(Some(Box::new(request)));
     }
     shared.admit(quota::txn_cost(&request))?;
-    let outcome = shared.propose(Field::Txn, &body).await?;
-    let Answer::Txn(mut answer) = shared.answer(outcome.result)? else { return mismatch() };
-    answer.header = Some(shared.header(outcome.revision));
-    reply(&answer)
+    Ok(None)
+}
+
+async fn read_only_txn(
+    shared: Arc<Shared>,
+    request: Box<pb::TxnRequest>,
+    who: impl Asking,
+) -> Result<Framed, Status> {
+    if !check::is_serializable(&request) {
+        shared.read_index().await?;
+    }
+    let allowed = shared.require(who.who(), Asked::Txn(&request)).await?;
+    let (started, metrics) = (Instant::now(), Arc::clone(&shared));
+    let result = beside(move || {
+        let (mut answer, revision) =
+            shared.reader.txn_read_only(&request).map_err(|error| shared.failed(&error))?;
+        shared.still_allowed(allowed)?;
+        answer.header = Some(shared.header(revision));
+        reply(&answer)
+    })
+    .await;
+    metrics.metrics.requested(Timed::ReadonlyTxn, result.is_ok(), started.elapsed());
+    result
 }
 
 pub(super) async fn compact(
     shared: Arc<Shared>,
     _: pb::CompactionRequest,
     body: Bytes,
+    who: Who,
 ) -> Result<Framed, Status> {
-    let Outcome { result, revision } = shared.propose(Field::Compaction, &body).await?;
+    let Outcome { result, revision } = shared.propose(&who, Field::Compaction, &body).await?;
     shared.answer(result)?;
     reply(&pb::CompactionResponse { header: Some(shared.header(revision)) })
 }
 
 /// Streams a range: the next chunk is read while the one before is sent.
-pub(super) async fn range_stream(call: Call, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn range_stream(
+    call: Call,
+    request: Request<Incoming>,
+    who: Who,
+) -> Response<Body> {
     let open = async {
         let message: pb::RangeRequest = call.only_message(request).await?;
         check::range_stream(&message).map_err(status)?;
         if !message.serializable {
             call.shared.read_index().await?;
         }
+        let allowed = call.shared.require(&who, Asked::Range(&message)).await?;
         call.shared.metrics.mvcc_range.inc();
-        if message.sort_target != 0 {
-            return sorted(Arc::clone(&call.shared), message).await;
-        }
-        let limit = call.shared.config.max_request_bytes;
-        let stream = call.shared.reader.range_stream(&message, limit);
-        stream.map(Reading::Idle).map_err(|error| call.shared.failed(&error))
+        let reading = if message.sort_target == 0 {
+            let limit = call.shared.config.max_request_bytes;
+            let stream = call.shared.reader.range_stream(&message, limit);
+            stream.map(Reading::Idle).map_err(|error| call.shared.failed(&error))?
+        } else {
+            sorted(Arc::clone(&call.shared), message).await?
+        };
+        // From here on it reads one revision, at which this was allowed.
+        call.shared.still_allowed(allowed)?;
+        Ok(reading)
     };
     match call.in_time(open).await {
         Ok(state) => {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use etched_lease::RenewError;
+use etched_auth::Asked;
+use etched_lease::{Listing, RenewError};
 use etched_proto::etcdserverpb as pb;
 use http::{Request, Response};
 use prost::Message;
@@ -11,6 +12,7 @@ use tonic::Status;
 
 use super::answers::{self, Answers};
 use super::{Call, decode_streamed, reply};
+use crate::auth::Who;
 use crate::error::Error;
 use crate::grpc::{self, Body, Framed, Incoming, MessageReader, Method};
 use crate::quota;
@@ -24,13 +26,15 @@ pub(super) async fn grant(
     shared: Arc<Shared>,
     mut request: pb::LeaseGrantRequest,
     mut body: Bytes,
+    who: Who,
 ) -> Result<Framed, Status> {
     shared.admit(quota::LEASE_COST)?;
+    shared.require(&who, Asked::SignedIn).await?;
     if request.id == etched_lease::NO_LEASE {
         request.id = shared.ids.next_lease();
         body = request.encode_to_vec().into();
     }
-    let outcome = shared.propose(Field::LeaseGrant, &body).await?;
+    let outcome = shared.propose(&who, Field::LeaseGrant, &body).await?;
     let Answer::LeaseGranted { id, ttl } = shared.answer(outcome.result)? else {
         return super::kv::mismatch();
     };
@@ -42,8 +46,9 @@ pub(super) async fn revoke(
     shared: Arc<Shared>,
     _: pb::LeaseRevokeRequest,
     body: Bytes,
+    who: Who,
 ) -> Result<Framed, Status> {
-    let outcome = shared.propose(Field::LeaseRevoke, &body).await?;
+    let outcome = shared.propose(&who, Field::LeaseRevoke, &body).await?;
     shared.answer(outcome.result)?;
     reply(&pb::LeaseRevokeResponse { header: Some(shared.header(outcome.revision)) })
 }
@@ -52,7 +57,12 @@ pub(super) async fn time_to_live(
     shared: Arc<Shared>,
     request: pb::LeaseTimeToLiveRequest,
     _: Bytes,
+    who: Who,
 ) -> Result<Framed, Status> {
+    let allowed = match request.keys {
+        true => shared.require(&who, Asked::ReadLease(request.id)).await?,
+        false => 0,
+    };
     shared.read_index().await?;
     let found = shared.lessor.lock().time_to_live(request.id, shared.now(), request.keys);
     let header = Some(shared.header(shared.reader.current_revision()));
@@ -63,6 +73,7 @@ pub(super) async fn time_to_live(
         response.granted_ttl = lease.granted;
         response.keys = lease.keys;
     }
+    shared.still_allowed(allowed)?;
     reply(&response)
 }
 
@@ -70,8 +81,12 @@ pub(super) async fn leases(
     shared: Arc<Shared>,
     _: pb::LeaseLeasesRequest,
     _: Bytes,
+    who: Who,
 ) -> Result<Framed, Status> {
     let listing = shared.lessor.lock().listing();
+    if shared.auth.is_enabled() {
+        may_list(&shared, &who, listing.clone()).await?;
+    }
     let is_short = listing.count() <= INLINE_LEASES_MAX;
     let header = Some(shared.header(shared.reader.current_revision()));
     let answer = move || {
@@ -81,19 +96,33 @@ pub(super) async fn leases(
     if is_short { answer() } else { super::kv::beside(answer).await }
 }
 
+/// Whether who asks may hear of these leases: of each, all keys have to be readable.
+async fn may_list(shared: &Shared, who: &Who, listing: Listing) -> Result<(), Error> {
+    let allowed = shared.require(who, Asked::SignedIn).await?;
+    if shared.require(who, Asked::Admin).await.is_ok() {
+        return Ok(());
+    }
+    let caller = shared.caller(who).await?;
+    for lease in listing.ids() {
+        shared.auth.authorize(&caller, Asked::ReadLease(lease), shared)?;
+    }
+    shared.still_allowed(allowed)
+}
+
 /// Renews leases as the client asks for it, one answer for each request, in their order.
-pub(super) fn keep_alive(call: Call, request: Request<Incoming>) -> Response<Body> {
+pub(super) fn keep_alive(call: Call, request: Request<Incoming>, who: Who) -> Response<Body> {
     let reader = call.reader(request);
     let Call { shared, stopping, encoding, deadline, ending, .. } = call;
     let (sender, answers) = Answers::new(Arc::clone(&shared), Method::LeaseKeepAlive, ending);
     tokio::task::spawn_local(async move {
-        answers::run(answer_renewals(shared, reader, &sender), &sender, stopping).await;
+        answers::run(answer_renewals(shared, &who, reader, &sender), &sender, stopping).await;
     });
     grpc::stream(answers, encoding, deadline)
 }
 
 async fn answer_renewals(
     shared: Arc<Shared>,
+    who: &Who,
     mut reader: MessageReader,
     answers: &answers::Sender<pb::LeaseKeepAliveResponse>,
 ) -> Result<(), Status> {
@@ -109,12 +138,24 @@ async fn answer_renewals(
         shared.metrics.received(Method::LeaseKeepAlive, body.len());
         let request: pb::LeaseKeepAliveRequest = decode_streamed(body)?;
         let header = shared.header(shared.reader.current_revision());
+        if shared.auth.is_enabled() {
+            may_renew(&shared, who, request.id).await?;
+        }
         let ttl = renew(&shared, request.id).await?;
         let response = pb::LeaseKeepAliveResponse { header: Some(header), id: request.id, ttl };
         if answers.send(Ok(response)).await.is_err() {
             return Ok(());
         }
     }
+}
+
+/// Whether who asks may renew a lease: all its keys have to be writable, and there has to be somebody who asks.
+async fn may_renew(shared: &Shared, who: &Who, lease: i64) -> Result<(), Error> {
+    let caller = shared.caller(who).await?;
+    for asked in [Asked::SignedIn, Asked::WriteLease(lease)] {
+        shared.auth.authorize(&caller, asked, shared)?;
+    }
+    Ok(())
 }
 
 /// The lease's time from now on; 0 when there is no such lease.

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use etched_auth::Asked;
 use etched_proto::etcdserverpb as pb;
 use pb::alarm_request::AlarmAction;
 use tonic::Status;
 
 use super::reply;
+use crate::auth::Who;
 use crate::error::Error;
 use crate::grpc::Framed;
 use crate::request::Field;
@@ -18,10 +20,16 @@ pub(super) async fn alarm(
     shared: Arc<Shared>,
     request: pb::AlarmRequest,
     body: Bytes,
+    who: Who,
 ) -> Result<Framed, Status> {
+    let asked = match request.action() {
+        AlarmAction::Get if request.action == AlarmAction::Get as i32 => Asked::SignedIn,
+        _ => Asked::Admin,
+    };
+    shared.require(&who, asked).await?;
     // etcd proposes an unknown action and then crashes while it applies it.
     AlarmAction::try_from(request.action).map_err(|_| Error::UnknownMethod)?;
-    let outcome = shared.propose(Field::Alarm, &body).await?;
+    let outcome = shared.propose(&who, Field::Alarm, &body).await?;
     let Answer::Alarms(alarms) = shared.answer(outcome.result)? else {
         return super::kv::mismatch();
     };
@@ -32,6 +40,7 @@ pub(super) async fn status(
     shared: Arc<Shared>,
     _: pb::StatusRequest,
     _: Bytes,
+    _: Who,
 ) -> Result<Framed, Status> {
     use std::sync::atomic::Ordering::Acquire;
     let sizes = shared.storage.sizes().unwrap_or_default();
@@ -68,6 +77,7 @@ pub(super) async fn defragment(
     shared: Arc<Shared>,
     _: pb::DefragmentRequest,
     _: Bytes,
+    _: Who,
 ) -> Result<Framed, Status> {
     crate::defragment::run(shared).await?;
     reply(&pb::DefragmentResponse::default())
@@ -77,6 +87,7 @@ pub(super) async fn hash(
     shared: Arc<Shared>,
     _: pb::HashRequest,
     _: Bytes,
+    _: Who,
 ) -> Result<Framed, Status> {
     // Waited for here, not on a thread of the read pool: on a full disk it may take for ever.
     let committed = shared.flush.commit_now();
@@ -97,6 +108,7 @@ pub(super) async fn hash_kv(
     shared: Arc<Shared>,
     request: pb::HashKvRequest,
     _: Bytes,
+    _: Who,
 ) -> Result<Framed, Status> {
     let work = move || {
         let started = Instant::now();
@@ -117,6 +129,7 @@ pub(super) async fn move_leader(
     shared: Arc<Shared>,
     request: pb::MoveLeaderRequest,
     _: Bytes,
+    _: Who,
 ) -> Result<Framed, Status> {
     if !shared.is_leader() {
         return Err(Error::NotLeader.into());

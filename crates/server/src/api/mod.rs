@@ -1,6 +1,7 @@
 //! The gRPC services, one file each, and how a request finds its own.
 
 mod answers;
+mod auth;
 mod cluster;
 mod concurrency;
 mod health;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use etched_auth::Asked;
 use etched_proto::raw::Wire;
 use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
@@ -27,6 +29,7 @@ use tokio::sync::watch as watch_channel;
 use tokio::time::Instant as Deadline;
 use tonic::{Code, Status};
 
+use crate::auth::{Asking, Nobody, Who};
 use crate::deadline;
 use crate::error::Error;
 use crate::grpc::{
@@ -65,8 +68,12 @@ pub(crate) fn serve(
     match begun {
         Ok((encoding, deadline)) => {
             let call = Call { shared, stopping, method, encoding, deadline, ending };
-            let answer_type = head.answer_type();
-            let answering = dispatch(call, request);
+            let (answer_type, who) = (head.answer_type(), head.who(None));
+            let answering = if who.is_silent() {
+                dispatch(call, request, Nobody)
+            } else {
+                dispatch(call, request, who)
+            };
             match answer_type {
                 None => answering,
                 Some(answer_type) => Box::pin(async {
@@ -159,42 +166,78 @@ pub(crate) struct Call {
     ending: Ending,
 }
 
-fn dispatch(call: Call, request: Request<Incoming>) -> Answering {
+fn dispatch<W>(call: Call, request: Request<Incoming>, who: W) -> Answering
+where
+    W: Asking + Into<Who> + 'static,
+{
     match call.method {
-        Method::Range => call.unary(request, kv::range),
-        Method::RangeStream => Box::pin(kv::range_stream(call, request)),
-        Method::Put => call.unary(request, kv::put),
-        Method::DeleteRange => call.unary(request, kv::delete_range),
-        Method::Txn => call.unary_bytes(request, kv::txn),
-        Method::Compact => call.unary(request, kv::compact),
-        Method::Watch => at_once(watch::watch(call, request)),
-        Method::LeaseGrant => call.unary(request, lease::grant),
-        Method::LeaseRevoke => call.unary(request, lease::revoke),
-        Method::LeaseKeepAlive => at_once(lease::keep_alive(call, request)),
-        Method::LeaseTimeToLive => call.unary(request, lease::time_to_live),
-        Method::LeaseLeases => call.unary(request, lease::leases),
-        Method::MemberList => call.unary(request, cluster::member_list),
-        Method::Alarm => call.unary(request, maintenance::alarm),
-        Method::Status => call.unary(request, maintenance::status),
-        Method::Defragment => call.unary(request, maintenance::defragment),
-        Method::Hash => call.unary(request, maintenance::hash),
-        Method::HashKv => call.unary(request, maintenance::hash_kv),
-        Method::MoveLeader => call.unary(request, maintenance::move_leader),
-        Method::Lock => call.unary(request, lock::lock),
-        Method::Unlock => call.unary(request, lock::unlock),
-        Method::Campaign => call.unary(request, election::campaign),
-        Method::Proclaim => call.unary(request, election::proclaim),
-        Method::Leader => call.unary(request, election::leader),
-        Method::Observe => Box::pin(election::observe(call, request)),
-        Method::Resign => call.unary(request, election::resign),
+        Method::Range => call.unary(request, |shared, m, _| kv::range(shared, m, who)),
+        Method::RangeStream => Box::pin(kv::range_stream(call, request, who.into())),
+        Method::Put => call.unary(request, |shared, m, body| kv::put(shared, &m, body, who)),
+        Method::DeleteRange => {
+            call.unary(request, |shared, m, body| kv::delete_range(shared, m, body, who))
+        }
+        Method::Txn => call.unary_bytes(request, |shared, body| kv::txn(shared, body, who)),
+        Method::Watch => at_once(watch::watch(call, request, who.into())),
+        Method::LeaseKeepAlive => at_once(lease::keep_alive(call, request, who.into())),
+        _ => dispatch_rare(call, request, who.into()),
+    }
+}
+
+/// The methods for which a few bytes more or less do not count.
+fn dispatch_rare(call: Call, request: Request<Incoming>, who: Who) -> Answering {
+    match call.method {
+        Method::Compact => call.for_root(request, who, kv::compact),
+        Method::LeaseGrant => call.for_all(request, who, lease::grant),
+        Method::LeaseRevoke => call.for_user(request, who, lease::revoke),
+        Method::LeaseTimeToLive => call.for_user(request, who, lease::time_to_live),
+        Method::LeaseLeases => call.for_all(request, who, lease::leases),
+        Method::MemberList => call.for_user(request, who, cluster::member_list),
+        Method::Alarm => call.for_all(request, who, maintenance::alarm),
+        Method::Status => call.for_user(request, who, maintenance::status),
+        Method::Defragment => call.for_root(request, who, maintenance::defragment),
+        Method::Hash => call.for_root(request, who, maintenance::hash),
+        Method::HashKv => call.for_root(request, who, maintenance::hash_kv),
+        Method::MoveLeader => call.for_root(request, who, maintenance::move_leader),
+        Method::Lock => call.for_all(request, who, lock::lock),
+        Method::Unlock => call.for_all(request, who, lock::unlock),
+        Method::Campaign => call.for_all(request, who, election::campaign),
+        Method::Proclaim => call.for_all(request, who, election::proclaim),
+        Method::Leader => call.for_all(request, who, election::leader),
+        Method::Observe => Box::pin(election::observe(call, request, who)),
+        Method::Resign => call.for_all(request, who, election::resign),
+        Method::AuthEnable => call.for_all(request, who, auth::enable),
+        Method::AuthDisable => call.for_all(request, who, auth::disable),
+        Method::AuthStatus => call.for_all(request, who, auth::status),
+        Method::Authenticate => call.for_all(request, who, auth::authenticate),
+        Method::UserAdd => call.for_all(request, who, auth::user_add),
+        Method::UserGet => call.for_all(request, who, auth::user_get),
+        Method::UserList => call.for_all(request, who, auth::user_list),
+        Method::UserDelete => call.for_all(request, who, auth::user_delete),
+        Method::UserChangePassword => call.for_all(request, who, auth::user_change_password),
+        Method::UserGrantRole => call.for_all(request, who, auth::user_grant_role),
+        Method::UserRevokeRole => call.for_all(request, who, auth::user_revoke_role),
+        Method::RoleAdd => call.for_all(request, who, auth::role_add),
+        Method::RoleGet => call.for_all(request, who, auth::role_get),
+        Method::RoleList => call.for_all(request, who, auth::role_list),
+        Method::RoleDelete => call.for_all(request, who, auth::role_delete),
+        Method::RoleGrantPermission => call.for_all(request, who, auth::role_grant_permission),
+        Method::RoleRevokePermission => call.for_all(request, who, auth::role_revoke_permission),
         Method::HealthCheck => call.unary(request, health::check),
         Method::HealthList => call.unary(request, health::list),
         Method::HealthWatch => Box::pin(health::watch(call, request)),
         Method::MemberAdd | Method::MemberRemove | Method::MemberUpdate | Method::MemberPromote => {
             call.refuse("membership changes come with clusters")
         }
-        Method::Snapshot => Box::pin(snapshot::snapshot(call, request)),
+        Method::Snapshot => Box::pin(snapshot::snapshot(call, request, who)),
         Method::Downgrade => call.refuse("downgrades come in a later version"),
+        Method::Range
+        | Method::RangeStream
+        | Method::Put
+        | Method::DeleteRange
+        | Method::Txn
+        | Method::Watch
+        | Method::LeaseKeepAlive => dispatch(call, request, who),
     }
 }
 
@@ -212,6 +255,54 @@ impl Call {
         self.unary_bytes(request, |shared, body| async {
             let message = decode(body.clone())?;
             handler(shared, message, body).await
+        })
+    }
+
+    /// The same, and tells the handler who asks: it, or apply, finds out whether they may.
+    fn for_all<M, F>(
+        self,
+        request: Request<Incoming>,
+        who: Who,
+        handler: impl FnOnce(Arc<Shared>, M, Bytes, Who) -> F + 'static,
+    ) -> Answering
+    where
+        M: Message + Default + 'static,
+        F: Future<Output = Result<Framed, Status>> + 'static,
+    {
+        self.unary(request, |shared, message, body| handler(shared, message, body, who))
+    }
+
+    /// The same for a method that any user may call.
+    fn for_user<M, F>(
+        self,
+        request: Request<Incoming>,
+        who: Who,
+        handler: impl FnOnce(Arc<Shared>, M, Bytes, Who) -> F + 'static,
+    ) -> Answering
+    where
+        M: Message + Default + 'static,
+        F: Future<Output = Result<Framed, Status>> + 'static,
+    {
+        self.unary(request, |shared, message, body| async {
+            shared.require(&who, Asked::SignedIn).await?;
+            handler(shared, message, body, who).await
+        })
+    }
+
+    /// The same for a method that only root may call.
+    fn for_root<M, F>(
+        self,
+        request: Request<Incoming>,
+        who: Who,
+        handler: impl FnOnce(Arc<Shared>, M, Bytes, Who) -> F + 'static,
+    ) -> Answering
+    where
+        M: Message + Default + 'static,
+        F: Future<Output = Result<Framed, Status>> + 'static,
+    {
+        self.unary(request, |shared, message, body| async {
+            shared.require(&who, Asked::Admin).await?;
+            handler(shared, message, body, who).await
         })
     }
 

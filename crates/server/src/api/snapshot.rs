@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use etched_auth::Asked;
 use etched_proto::etcdserverpb as pb;
 use etched_storage::View;
 use http::{Request, Response};
@@ -18,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tonic::{Code, Status};
 
 use super::{Call, Ending, Stopping};
+use crate::auth::Who;
 use crate::error::Error;
 use crate::grpc::{self, Body, Incoming, Method, Source, push_frame};
 use crate::shared::Shared;
@@ -38,9 +40,10 @@ type Messages = Result<(Bytes, u64), Status>;
 /// A chunk without messages: the good end.
 const END: (Bytes, u64) = (Bytes::new(), 0);
 
-pub(super) async fn snapshot(call: Call, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn snapshot(call: Call, request: Request<Incoming>, who: Who) -> Response<Body> {
     let open = async {
         let _: pb::SnapshotRequest = call.only_message(request).await?;
+        call.shared.require(&who, Asked::Admin).await?;
         open(&call.shared).await
     };
     let (view, turn) = match call.in_time(open).await {

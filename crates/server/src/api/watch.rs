@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use etched_auth::Asked;
 use etched_mvcc::watch::{Limits, Stream};
 use etched_proto::etcdserverpb as pb;
 use etched_proto::raw::WatchReply;
@@ -22,6 +23,7 @@ use tokio::task::JoinHandle;
 use tonic::Status;
 
 use super::{Call, Ending, decode_streamed};
+use crate::auth::Who;
 use crate::error::Error;
 use crate::grpc::{self, Body, Incoming, MessageReader, Method, Source, push_frame};
 use crate::lane;
@@ -32,14 +34,15 @@ const OUTBOX_BYTES: usize = 1 << 20;
 /// Bytes that go to the connection as one chunk.
 const CHUNK_BYTES: usize = 64 << 10;
 
-pub(super) fn watch(call: Call, request: Request<Incoming>) -> Response<Body> {
+pub(super) fn watch(call: Call, request: Request<Incoming>, who: Who) -> Response<Body> {
     let shared = Arc::clone(&call.shared);
     let stream = Arc::new(shared.hub.open_stream(Limits {
         outbox_bytes: OUTBOX_BYTES,
         fragment_bytes: shared.config.message_limit(),
         group: lane::current(),
     }));
-    let requests = take_requests(Arc::clone(&shared), call.reader(request), Arc::clone(&stream));
+    let reader = call.reader(request);
+    let requests = take_requests(Arc::clone(&shared), who, reader, Arc::clone(&stream));
     let ticker = tick(Arc::clone(&shared), Arc::clone(&stream));
     let (encoding, deadline) = (call.encoding, call.deadline);
     let replies = Replies {
@@ -57,6 +60,7 @@ pub(super) fn watch(call: Call, request: Request<Incoming>) -> Response<Body> {
 /// Serves the client's requests; the good end of them does not end the stream.
 async fn take_requests(
     shared: Arc<Shared>,
+    who: Who,
     mut reader: MessageReader,
     stream: Arc<Stream>,
 ) -> Result<(), Status> {
@@ -66,6 +70,10 @@ async fn take_requests(
         poll_fn(|cx| stream.poll_room(cx)).await;
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => {
+                if let Err(refused) = may_watch(&shared, &who, &create).await {
+                    stream.refuse(&refusal(refused));
+                    continue;
+                }
                 // A refusal is answered on the stream.
                 let _ = stream.create(&create);
             }
@@ -77,6 +85,25 @@ async fn take_requests(
         }
     }
     Ok(())
+}
+
+/// Whether who asks may watch these keys; it is looked at once, when the watch begins. A start before all revisions
+/// is refused for that first, as in etcd.
+async fn may_watch(
+    shared: &Shared,
+    who: &Who,
+    create: &pb::WatchCreateRequest,
+) -> Result<(), Error> {
+    if shared.auth.is_enabled() && create.start_revision >= 0 {
+        shared.require(who, Asked::Watch(create)).await?;
+    }
+    Ok(())
+}
+
+/// A refusal as etcd's clients read it: the text of a gRPC status of Go.
+fn refusal(error: Error) -> String {
+    let (code, text) = error.status();
+    format!("rpc error: code = {code:?} desc = {text}")
 }
 
 /// The stream's own clock for progress; up to a tenth later each time, so that streams do not all speak at once.

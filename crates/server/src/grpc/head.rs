@@ -7,6 +7,7 @@ use http::{Method, Request, Response, StatusCode};
 use tonic::Status;
 
 use super::{Body, Encoding, error};
+use crate::auth::Who;
 
 /// What a request's head says to this server, found in one pass over its fields. It is judged piece by piece
 /// in etcd's order, since of several mistakes the first one is answered.
@@ -18,6 +19,11 @@ pub(crate) struct Head<'a> {
     encoding: Option<&'a HeaderValue>,
     /// `client-api-version`.
     pub(crate) client_version: Option<&'a HeaderValue>,
+    /// `token`, and what is as good without one.
+    token: Option<&'a HeaderValue>,
+    authorization: Option<&'a HeaderValue>,
+    /// Whether the JSON gateway asks, on behalf of somebody else.
+    through_gateway: bool,
     /// Whether the client asks for a member that knows a leader.
     pub(crate) wants_leader: bool,
 }
@@ -33,6 +39,9 @@ impl<'a> Head<'a> {
             bad_binary: None,
             encoding: None,
             client_version: None,
+            token: None,
+            authorization: None,
+            through_gateway: false,
             wants_leader: false,
         };
         let (mut typed, mut leader) = (false, false);
@@ -44,6 +53,9 @@ impl<'a> Head<'a> {
                 "grpc-timeout" => head.timeout(value),
                 "grpc-encoding" => head.encoding = head.encoding.or(Some(value)),
                 "client-api-version" => head.client_version = head.client_version.or(Some(value)),
+                "token" => head.token = head.token.or(Some(value)),
+                "authorization" => head.authorization = head.authorization.or(Some(value)),
+                "grpcgateway-accept" => head.through_gateway = true,
                 "hasleader" if !std::mem::replace(&mut leader, true) => {
                     head.wants_leader = value.as_bytes() == b"true";
                 }
@@ -104,6 +116,11 @@ impl<'a> Head<'a> {
     /// How long the client waits for the answer of a request without [`Self::refusal`]; None without an end.
     pub(crate) fn timeout_of_call(&self) -> Option<Duration> {
         self.timeout.as_ref().ok().copied().flatten()
+    }
+
+    /// Who says to be asking. `common_name` is that of the connection's certificate, where clients have to show one.
+    pub(crate) fn who(&self, common_name: Option<&str>) -> Who {
+        Who::new(self.token.or(self.authorization), common_name, self.through_gateway)
     }
 
     /// The request's compression.

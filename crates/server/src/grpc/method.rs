@@ -97,6 +97,25 @@ methods! {
         Observe = "Observe" ServerStream,
         Resign = "Resign" Unary,
     }
+    "etcdserverpb.Auth" {
+        AuthEnable = "AuthEnable" Unary,
+        AuthDisable = "AuthDisable" Unary,
+        AuthStatus = "AuthStatus" Unary,
+        Authenticate = "Authenticate" Unary,
+        UserAdd = "UserAdd" Unary,
+        UserGet = "UserGet" Unary,
+        UserList = "UserList" Unary,
+        UserDelete = "UserDelete" Unary,
+        UserChangePassword = "UserChangePassword" Unary,
+        UserGrantRole = "UserGrantRole" Unary,
+        UserRevokeRole = "UserRevokeRole" Unary,
+        RoleAdd = "RoleAdd" Unary,
+        RoleGet = "RoleGet" Unary,
+        RoleList = "RoleList" Unary,
+        RoleDelete = "RoleDelete" Unary,
+        RoleGrantPermission = "RoleGrantPermission" Unary,
+        RoleRevokePermission = "RoleRevokePermission" Unary,
+    }
     "grpc.health.v1.Health" {
         HealthCheck = "Check" Unary,
         HealthList = "List" Unary,
@@ -112,7 +131,7 @@ impl Method {
 }
 
 /// Services that etcd has and this part of etched does not.
-const LATER: &[&str] = &["etcdserverpb.Auth"];
+const LATER: &[&str] = &[];
 
 fn unknown(path: &str) -> Status {
     let name = path.strip_prefix('/').unwrap_or(path);

@@ -19,7 +19,8 @@ use super::super::answers::{self, Answers};
 use super::super::{Call, reply};
 use super::turn::Place;
 use super::watching::{Change, Watching};
-use super::{created_at, deletion, key_of, lease_of, look, op, refusal, transact, under};
+use super::{Client, created_at, deletion, key_of, lease_of, look, op, refusal, transact, under};
+use crate::auth::Who;
 use crate::grpc::{self, Body, Framed, Incoming, Method};
 use crate::shared::Shared;
 
@@ -31,11 +32,13 @@ pub(crate) async fn campaign(
     shared: Arc<Shared>,
     request: CampaignRequest,
     _: Bytes,
+    who: Who,
 ) -> Result<Framed, Status> {
+    let shared = Client::new(shared, who);
     win(shared, request).await.map_err(|status| refusal(&status))
 }
 
-async fn win(shared: Arc<Shared>, request: CampaignRequest) -> Result<Framed, Status> {
+async fn win(shared: Client, request: CampaignRequest) -> Result<Framed, Status> {
     let lease = lease_of(&shared, request.lease).await?;
     let place = Place::take(&shared, &request.name, lease, request.value.clone()).await?;
     if place.found.as_ref().is_some_and(|value| *value != request.value) {
@@ -53,7 +56,9 @@ pub(crate) async fn proclaim(
     shared: Arc<Shared>,
     request: ProclaimRequest,
     _: Bytes,
+    who: Who,
 ) -> Result<Framed, Status> {
+    let shared = Client::new(shared, who);
     let proclaimed = async {
         let leader = request.leader.ok_or_else(|| Status::unknown(MISSING_LEADER))?;
         let lease = lease_of(&shared, leader.lease).await?;
@@ -65,7 +70,7 @@ pub(crate) async fn proclaim(
 
 /// Gives the key of that creation a new value; the revision of it.
 async fn announce(
-    shared: &Shared,
+    shared: &Client,
     key: &Bytes,
     created: i64,
     lease: i64,
@@ -85,7 +90,9 @@ pub(crate) async fn resign(
     shared: Arc<Shared>,
     request: ResignRequest,
     _: Bytes,
+    who: Who,
 ) -> Result<Framed, Status> {
+    let shared = Client::new(shared, who);
     let resigned = async {
         let leader = request.leader.ok_or_else(|| Status::unknown(MISSING_LEADER))?;
         let (_, revision) = transact(&shared, &deletion(&leader.key, leader.rev)).await?;
@@ -98,7 +105,9 @@ pub(crate) async fn leader(
     shared: Arc<Shared>,
     request: LeaderRequest,
     _: Bytes,
+    who: Who,
 ) -> Result<Framed, Status> {
+    let shared = Client::new(shared, who);
     let asked = async {
         let (leader, revision) = leader_of(&shared, &request.name).await?;
         let kv = Some(leader.ok_or_else(|| Status::unknown(NO_LEADER))?);
@@ -108,7 +117,7 @@ pub(crate) async fn leader(
 }
 
 /// The oldest key of the name, and the revision at which it is so.
-async fn leader_of(shared: &Arc<Shared>, name: &[u8]) -> Result<(Option<KeyValue>, i64), Status> {
+async fn leader_of(shared: &Client, name: &[u8]) -> Result<(Option<KeyValue>, i64), Status> {
     let (found, revision) = look(shared, vec![oldest(name)]).await?;
     Ok((found.into_iter().next().flatten(), revision))
 }
@@ -123,13 +132,14 @@ fn oldest(name: &[u8]) -> pb::RangeRequest {
 }
 
 /// Streams the leader and each change of it, until the client goes.
-pub(crate) async fn observe(call: Call, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn observe(call: Call, request: Request<Incoming>, who: Who) -> Response<Body> {
     let message = match call.in_time(call.only_message::<LeaderRequest>(request)).await {
         Ok(message) => message,
         Err(status) => return call.finish(Err(status)),
     };
     let Call { shared, stopping, encoding, deadline, ending, .. } = call;
     let (sender, answers) = Answers::new(Arc::clone(&shared), Method::Observe, ending);
+    let shared = Client::new(shared, who);
     tokio::task::spawn_local(async move {
         let mut observer = Observer { shared, name: message.name, last: 0, sender: &sender };
         let work = async { observer.run().await.map_err(|status| refusal(&status)) };
@@ -139,7 +149,7 @@ pub(crate) async fn observe(call: Call, request: Request<Incoming>) -> Response<
 }
 
 struct Observer<'a> {
-    shared: Arc<Shared>,
+    shared: Client,
     name: Bytes,
     /// Revision of the last value sent.
     last: i64,
@@ -173,7 +183,7 @@ impl Observer<'_> {
     /// The first key of the name from revision `from` on; none: look again.
     async fn first_from(&self, from: i64) -> Result<Option<KeyValue>, Status> {
         let all = [under(&key_of(&self.name, 0).1)];
-        let mut watching = Watching::open(&self.shared, &all, from, Change::Put);
+        let mut watching = Watching::open(&self.shared, &all, from, Change::Put).await?;
         let seen = watching.next().await?;
         Ok(seen.and_then(|seen| seen.events.into_iter().next()).and_then(|event| event.kv))
     }
@@ -181,7 +191,7 @@ impl Observer<'_> {
     /// Sends what the leader proclaims until its key is deleted, or may have been.
     async fn follow(&mut self, key: Bytes, from: i64) -> Result<Result<(), Gone>, Status> {
         let key = [pb::RangeRequest { key, ..Default::default() }];
-        let mut watching = Watching::open(&self.shared, &key, from, Change::Any);
+        let mut watching = Watching::open(&self.shared, &key, from, Change::Any).await?;
         while let Some(seen) = watching.next().await? {
             for event in seen.events {
                 if event.r#type == EventType::Delete as i32 {

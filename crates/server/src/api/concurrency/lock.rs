@@ -10,7 +10,8 @@ use tonic::Status;
 
 use super::super::reply;
 use super::turn::Place;
-use super::{lease_of, refusal};
+use super::{Client, lease_of, refusal};
+use crate::auth::Who;
 use crate::error::Error;
 use crate::grpc::Framed;
 use crate::request::Field;
@@ -23,11 +24,13 @@ pub(crate) async fn lock(
     shared: Arc<Shared>,
     request: LockRequest,
     _: Bytes,
+    who: Who,
 ) -> Result<Framed, Status> {
+    let shared = Client::new(shared, who);
     acquire(shared, request).await.map_err(|status| refusal(&status))
 }
 
-async fn acquire(shared: Arc<Shared>, request: LockRequest) -> Result<Framed, Status> {
+async fn acquire(shared: Client, request: LockRequest) -> Result<Framed, Status> {
     let lease = lease_of(&shared, request.lease).await?;
     let place = Place::take(&shared, &request.name, lease, Bytes::new()).await?;
     let revision = place.wait(SESSION_EXPIRED).await?.unwrap_or(place.taken);
@@ -41,16 +44,18 @@ pub(crate) async fn unlock(
     shared: Arc<Shared>,
     request: UnlockRequest,
     _: Bytes,
+    who: Who,
 ) -> Result<Framed, Status> {
+    let shared = Client::new(shared, who);
     release(shared, request).await.map_err(|status| refusal(&status))
 }
 
-async fn release(shared: Arc<Shared>, request: UnlockRequest) -> Result<Framed, Status> {
+async fn release(shared: Client, request: UnlockRequest) -> Result<Framed, Status> {
     let delete = pb::DeleteRangeRequest { key: request.key, ..Default::default() };
     if delete.key.is_empty() {
         return Err(Error::EmptyKey.into());
     }
-    let outcome = shared.propose(Field::DeleteRange, &delete.encode_to_vec()).await?;
+    let outcome = shared.propose(&*shared.who, Field::DeleteRange, &delete.encode_to_vec()).await?;
     shared.answer(outcome.result)?;
     reply(&UnlockResponse { header: Some(shared.header(outcome.revision)) })
 }

@@ -11,9 +11,12 @@ pub(super) mod lock;
 mod turn;
 mod watching;
 
+use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use etched_auth::Asked;
 use etched_mvcc::check;
 use etched_proto::etcdserverpb as pb;
 use etched_proto::mvccpb::KeyValue;
@@ -24,6 +27,7 @@ use prost::Message;
 use tonic::{Code, Status};
 
 use super::kv;
+use crate::auth::Who;
 use crate::error::Error;
 use crate::quota;
 use crate::request::Field;
@@ -32,15 +36,37 @@ use crate::shared::{Answer, Shared};
 /// Time to live, in seconds, of a lease that the server makes for a call without one. Nobody keeps it alive.
 const SESSION_TTL: i64 = 60;
 
+/// The server, asked in the name of whoever called: these services may do what their callers may.
+#[derive(Clone)]
+struct Client {
+    shared: Arc<Shared>,
+    who: Rc<Who>,
+}
+
+impl Client {
+    fn new(shared: Arc<Shared>, who: Who) -> Self {
+        Self { shared, who: Rc::new(who) }
+    }
+}
+
+impl Deref for Client {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
 /// The lease of a call: that which it names, or a new one.
-async fn lease_of(shared: &Shared, named: i64) -> Result<i64, Status> {
+async fn lease_of(shared: &Client, named: i64) -> Result<i64, Status> {
     if named != etched_lease::NO_LEASE {
         return Ok(named);
     }
     shared.admit(quota::LEASE_COST)?;
+    shared.require(&shared.who, Asked::SignedIn).await?;
     let id = shared.ids.next_lease();
     let request = pb::LeaseGrantRequest { ttl: SESSION_TTL, id };
-    let outcome = shared.propose(Field::LeaseGrant, &request.encode_to_vec()).await?;
+    let outcome = shared.propose(&*shared.who, Field::LeaseGrant, &request.encode_to_vec()).await?;
     shared.answer(outcome.result)?;
     Ok(id)
 }
@@ -88,14 +114,14 @@ fn deletion(key: &Bytes, created: i64) -> pb::TxnRequest {
 }
 
 /// Proposes a transaction as a client's would be; its answer and the revision of it.
-async fn transact(shared: &Shared, txn: &pb::TxnRequest) -> Result<(TxnReply, i64), Status> {
+async fn transact(shared: &Client, txn: &pb::TxnRequest) -> Result<(TxnReply, i64), Status> {
     let refused = |error| Error::from_mvcc(&error).map(Status::from);
     if let Err(error) = check::txn(txn, shared.config.max_txn_ops) {
         let text = error.to_string();
         return Err(refused(error).unwrap_or_else(|| Status::unknown(text)));
     }
     shared.admit(quota::txn_cost(txn))?;
-    let outcome = shared.propose(Field::Txn, &txn.encode_to_vec()).await?;
+    let outcome = shared.propose(&*shared.who, Field::Txn, &txn.encode_to_vec()).await?;
     match shared.answer(outcome.result)? {
         Answer::Txn(reply) => Ok((reply, outcome.revision)),
         _ => Err(broken()),
@@ -104,16 +130,18 @@ async fn transact(shared: &Shared, txn: &pb::TxnRequest) -> Result<(TxnReply, i6
 
 /// What the ranges find, all at one revision, which stands beside; linearizable.
 async fn look(
-    shared: &Arc<Shared>,
+    shared: &Client,
     ranges: Vec<pb::RangeRequest>,
 ) -> Result<(Vec<Option<KeyValue>>, i64), Status> {
     shared.read_index().await?;
     let success = ranges.into_iter().map(|range| op(request_op::Request::RequestRange(range)));
     let txn = pb::TxnRequest { success: success.collect(), ..Default::default() };
-    let reading = Arc::clone(shared);
+    let allowed = shared.require(&shared.who, Asked::Txn(&txn)).await?;
+    let reading = Arc::clone(&shared.shared);
     kv::beside(move || {
         let (reply, revision) =
             reading.reader.txn_read_only(&txn).map_err(|error| reading.failed(&error))?;
+        reading.still_allowed(allowed)?;
         let found = reply.responses.iter().map(first_of).collect::<Result<_, _>>()?;
         Ok((found, revision))
     })

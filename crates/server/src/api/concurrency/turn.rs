@@ -1,24 +1,23 @@
 //! A key's place among those of its name.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use etched_proto::etcdserverpb as pb;
 use etched_proto::mvccpb::KeyValue;
 use pb::range_request::{SortOrder, SortTarget};
 use pb::request_op;
+use prost::Message as _;
 use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::watching::{Change, Watching};
-use super::{created_at, deletion, first_of, key_of, look, op, transact, under};
+use super::{Client, created_at, deletion, first_of, key_of, look, op, transact, under};
 use crate::error::Error;
 use crate::request::{self, Field};
-use crate::shared::{Event, Shared};
+use crate::shared::Event;
 
 /// A place that is given up when it is dropped before [`Place::keep`]: by an error, or because the client has gone.
 pub(super) struct Place {
-    shared: Arc<Shared>,
+    shared: Client,
     prefix: Bytes,
     pub(super) key: Bytes,
     /// Revision that created the key.
@@ -36,7 +35,7 @@ impl Place {
     /// # Errors
     /// Those of a transaction.
     pub(super) async fn take(
-        shared: &Arc<Shared>,
+        shared: &Client,
         name: &[u8],
         lease: i64,
         value: Bytes,
@@ -50,7 +49,7 @@ impl Place {
             failure: vec![op(request_op::Request::RequestRange(get))],
         };
         let (sender, receiver) = oneshot::channel();
-        let shared = Arc::clone(shared);
+        let shared = shared.clone();
         // On its own: when the client goes before the answer is known, there is somebody to give the place up.
         tokio::task::spawn_local(async move {
             let place = put_or_find(shared, prefix, key, txn).await;
@@ -96,7 +95,8 @@ impl Place {
     async fn wait_for_end(&self, older: Bytes, revision: i64) -> Result<(), Status> {
         let of = |key| pb::RangeRequest { key, ..Default::default() };
         let watched = [of(older), of(self.key.clone())];
-        let mut watching = Watching::open(&self.shared, &watched, revision + 1, Change::Delete);
+        let mut watching =
+            Watching::open(&self.shared, &watched, revision + 1, Change::Delete).await?;
         // Also when a compaction ended the watch: the caller looks again.
         watching.next().await.map(|_| ())
     }
@@ -108,7 +108,7 @@ impl Place {
 }
 
 async fn put_or_find(
-    shared: Arc<Shared>,
+    shared: Client,
     prefix: Bytes,
     key: Bytes,
     txn: pb::TxnRequest,
@@ -130,7 +130,9 @@ impl Drop for Place {
         }
         let id = self.shared.ids.next();
         let txn = deletion(&self.key, self.created);
-        let data = request::encode_message(id, Field::Txn, &txn);
+        // The server takes back what it has put itself, also when its caller no more may.
+        let caller = self.shared.auth.own_caller();
+        let data = request::encode_for(id, &caller, Field::Txn, &txn.encode_to_vec());
         self.shared.inbox.push(Event::Propose { id, data, waiter: None });
     }
 }

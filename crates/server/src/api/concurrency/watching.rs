@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 
+use etched_auth::Asked;
 use etched_mvcc::watch::{Limits, Stream};
 use etched_proto::etcdserverpb as pb;
 use etched_proto::mvccpb::Event;
@@ -12,7 +13,7 @@ use pb::watch_create_request::FilterType;
 use prost::Message as _;
 use tonic::Status;
 
-use super::broken;
+use super::{Client, broken};
 use crate::error::Error;
 use crate::lane;
 use crate::shared::Shared;
@@ -43,12 +44,15 @@ pub(super) struct Watching {
 
 impl Watching {
     /// Watches `ranges` for changes from revision `from` on.
-    pub(super) fn open(
-        shared: &Arc<Shared>,
+    ///
+    /// # Errors
+    /// The caller may not read them.
+    pub(super) async fn open(
+        shared: &Client,
         ranges: &[pb::RangeRequest],
         from: i64,
         change: Change,
-    ) -> Self {
+    ) -> Result<Self, Status> {
         let stream = shared.hub.open_stream(Limits {
             outbox_bytes: OUTBOX_BYTES,
             fragment_bytes: shared.config.message_limit(),
@@ -60,16 +64,18 @@ impl Watching {
             Change::Any => Vec::new(),
         };
         for range in ranges {
-            // A refusal comes out of the stream as an end.
-            let _ = stream.create(&pb::WatchCreateRequest {
+            let create = pb::WatchCreateRequest {
                 key: range.key.clone(),
                 range_end: range.range_end.clone(),
                 start_revision: from,
                 filters: filters.clone(),
                 ..Default::default()
-            });
+            };
+            shared.require(&shared.who, Asked::Watch(&create)).await?;
+            // A refusal comes out of the stream as an end.
+            let _ = stream.create(&create);
         }
-        Self { shared: Arc::clone(shared), stream, replies: VecDeque::new() }
+        Ok(Self { shared: Arc::clone(&shared.shared), stream, replies: VecDeque::new() })
     }
 
     /// The next events; none when a watch has ended, because its revision is compacted.

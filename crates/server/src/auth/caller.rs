@@ -1,0 +1,165 @@
+//! From what a call says of its caller to who that is.
+
+use std::sync::atomic::Ordering;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use etched_auth::{Asked, Caller, token_index};
+use http::header::HeaderValue;
+
+use super::Tokens;
+use crate::error::Error;
+use crate::shared::Shared;
+
+/// Bytes of a token's hash that the log shows.
+const FINGERPRINT_BYTES: usize = 6;
+
+/// What a call says of its caller. It is looked at when it is needed, and again for each message of a stream: a token
+/// that was good may have ended.
+#[derive(Default)]
+pub(crate) struct Who(Option<Box<Said>>);
+
+struct Said {
+    token: Option<HeaderValue>,
+    common_name: Option<String>,
+    through_gateway: bool,
+}
+
+static NOBODY: Who = Who(None);
+
+/// Somebody who asks. Most calls while authentication is off have nothing to say of it: their futures then have no
+/// room for it either.
+pub(crate) trait Asking {
+    /// What is said of the caller.
+    fn who(&self) -> &Who;
+}
+
+/// This member itself, and callers that say nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Nobody;
+
+impl Asking for Nobody {
+    fn who(&self) -> &Who {
+        &NOBODY
+    }
+}
+
+impl Asking for Who {
+    fn who(&self) -> &Who {
+        self
+    }
+}
+
+impl Asking for &Who {
+    fn who(&self) -> &Who {
+        self
+    }
+}
+
+impl From<Nobody> for Who {
+    fn from(_: Nobody) -> Self {
+        Self(None)
+    }
+}
+
+impl Who {
+    /// Whether nothing is said.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// A caller with the token that stands in the call's metadata, which counts before the common name of its
+    /// certificate. `common_name` is one of a connection whose clients have to show a certificate.
+    pub(crate) fn new(
+        token: Option<&HeaderValue>,
+        common_name: Option<&str>,
+        through_gateway: bool,
+    ) -> Self {
+        if token.is_none() && common_name.is_none() {
+            return Self(None);
+        }
+        let common_name = common_name.map(str::to_owned);
+        Self(Some(Box::new(Said { token: token.cloned(), common_name, through_gateway })))
+    }
+}
+
+impl Shared {
+    /// Who asks; nobody while authentication is off. Waits until this member has applied so far as a token says.
+    ///
+    /// # Errors
+    /// [`Error::InvalidAuthToken`]: a bad token is not forgiven, even beside a good certificate.
+    pub(crate) async fn caller(&self, who: &Who) -> Result<Caller, Error> {
+        let Some(said) = who.0.as_ref().filter(|_| self.auth.is_enabled()) else {
+            return Ok(Caller::default());
+        };
+        let revision = self.auth.revision();
+        let Some(token) = &said.token else {
+            let name = said.common_name.as_deref();
+            let caller =
+                name.and_then(|name| Caller::of_certificate(name, said.through_gateway, revision));
+            return Ok(caller.unwrap_or_default());
+        };
+        let found = match std::str::from_utf8(token.as_bytes()) {
+            Ok(text) => {
+                self.caller_of_token(text.strip_prefix("Bearer ").unwrap_or(text), revision).await
+            }
+            Err(_) => None,
+        };
+        found.ok_or_else(|| {
+            let fingerprint = fingerprint(token.as_bytes());
+            tracing::warn!("token-fingerprint" = fingerprint, "invalid auth token");
+            Error::InvalidAuthToken
+        })
+    }
+
+    async fn caller_of_token(&self, token: &str, revision: u64) -> Option<Caller> {
+        match &self.auth.tokens {
+            Tokens::Off => None,
+            Tokens::Simple(tokens) => {
+                self.wait_applied(token_index(token)?).await;
+                let username = tokens.lock().user_of(token, self.now())?;
+                Some(Caller { username, revision })
+            }
+            Tokens::Jwt(jwt) => jwt.caller(token),
+        }
+    }
+
+    /// Waits until this member has applied the entry at `index`; for ever, if there never is one.
+    async fn wait_applied(&self, index: u64) {
+        loop {
+            let applied = self.auth.applied.notified();
+            if self.progress.applied.load(Ordering::Acquire) >= index {
+                return;
+            }
+            applied.await;
+        }
+    }
+
+    /// Whether who asks may do what is `asked` of this member. Gives the revision of the auth store that this is
+    /// true at; 0 while authentication is off.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) async fn require(&self, who: &Who, asked: Asked<'_>) -> Result<u64, Error> {
+        let caller = self.caller(who).await?;
+        self.auth.authorize(&caller, asked, self)?;
+        Ok(caller.revision)
+    }
+
+    /// Whether an answer may go out that was read after [`Self::require`] gave `revision`: not when users or roles
+    /// have changed meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::AuthOldRevision`].
+    pub(crate) fn still_allowed(&self, revision: u64) -> Result<(), Error> {
+        if revision != 0 && revision != self.auth.revision() {
+            return Err(Error::AuthOldRevision);
+        }
+        Ok(())
+    }
+}
+
+/// What the log may show of a token: enough to tell two apart, nothing to use.
+pub(super) fn fingerprint(token: &[u8]) -> String {
+    let hash = digest(&SHA256, token);
+    hash.as_ref()[..FINGERPRINT_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,210 @@
+//! Who asks, and may they: the auth store as the threads of a member share it.
+//!
+//! ```text
+//! head of a call ──> Who ──caller()──> Caller ──> header of its entry ──> apply: authorize again, then do it
+//!                           tokens       └──────> authorize at once: reads, watches, what concerns this member
+//! Authenticate, UserAdd ──> Passwords (threads beside) ──> proposal without the password
+//! ```
+//! As in etcd, what changes keys is authorized in apply, in log order and with the revision that its caller was
+//! authenticated at; everything else where it is served.
+//!
+//! Invariants: the two atomics mirror the store, which only apply changes; while authentication is off a request costs
+//! one look at one of them. No password, hash or token gets into the log of the server or into that of raft in clear.
+
+mod apply;
+mod caller;
+mod der;
+mod jwt;
+mod key;
+mod passwords;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use bytes::Bytes;
+use etched_auth::{Asked, Caller, LeaseKeys, Password, SimpleTokens, Store};
+use etched_storage::Table;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use crate::StartError;
+use crate::config::{AuthConfig, TokenKind};
+use crate::error::Error;
+use crate::shared::Shared;
+
+pub(crate) use apply::{AuthAnswer, asked};
+pub(crate) use caller::{Asking, Nobody, Who};
+use jwt::Jwt;
+use passwords::Passwords;
+
+/// Random bytes that make the letters of a token; nearly always enough for them.
+const TOKEN_RANDOM_BYTES: usize = 64;
+
+/// Authentication and authorization of one member.
+pub(crate) struct Auth {
+    enabled: AtomicBool,
+    revision: AtomicU64,
+    store: RwLock<Store>,
+    tokens: Tokens,
+    pub(crate) passwords: Passwords,
+    /// Woken after each batch: a token may wait until this member has applied its entry.
+    pub(crate) applied: Notify,
+}
+
+/// What tokens are.
+enum Tokens {
+    /// There are none.
+    Off,
+    Simple(Mutex<SimpleTokens>),
+    Jwt(Arc<Jwt>),
+}
+
+impl Auth {
+    /// As `store` was found at the start.
+    ///
+    /// # Errors
+    /// [`StartError::AuthToken`]: tokens cannot be signed or checked as configured.
+    pub(crate) fn new(config: &AuthConfig, store: Store) -> Result<Self, StartError> {
+        let tokens = match &config.token {
+            TokenKind::Off => Tokens::Off,
+            TokenKind::Simple => {
+                tracing::warn!("simple token is not cryptographically signed");
+                Tokens::Simple(Mutex::new(SimpleTokens::new(config.token_ttl)))
+            }
+            TokenKind::Jwt(options) => {
+                let jwt = Jwt::new(options.clone()).map_err(StartError::AuthToken)?;
+                Tokens::Jwt(Arc::new(jwt))
+            }
+        };
+        Ok(Self {
+            enabled: AtomicBool::new(store.is_enabled()),
+            revision: AtomicU64::new(store.revision()),
+            store: RwLock::new(store),
+            tokens,
+            passwords: Passwords::new(config.bcrypt_cost),
+            applied: Notify::new(),
+        })
+    }
+
+    /// The auth store of a file.
+    ///
+    /// # Errors
+    /// [`StartError`]: a row does not read.
+    pub(crate) fn restore_store(
+        rows: impl Fn(Table) -> etched_storage::Result<Vec<(Bytes, Bytes)>>,
+    ) -> Result<Store, StartError> {
+        let (auth, users, roles) =
+            (rows(Table::Auth)?, rows(Table::AuthUsers)?, rows(Table::AuthRoles)?);
+        Ok(Store::restore(auth, users, roles)?)
+    }
+
+    /// Whether authentication is on.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Acquire)
+    }
+
+    /// Revision of the auth store.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// Whether `caller` may do what is `asked`, as the store stands now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn authorize(
+        &self,
+        caller: &Caller,
+        asked: Asked<'_>,
+        leases: &impl LeaseKeys,
+    ) -> Result<(), Error> {
+        Ok(self.store.read().authorize(caller, asked, leases)?)
+    }
+
+    /// What a user's password is checked against.
+    ///
+    /// # Errors
+    /// [`Error::AuthNotEnabled`], [`Error::NoPasswordUser`].
+    pub(crate) fn password(&self, username: &str) -> Result<Password, Error> {
+        Ok(self.store.read().password(username)?)
+    }
+
+    /// Letters for a token that is about to be proposed; none unless tokens are simple.
+    pub(crate) fn draw_letters(&self) -> String {
+        if !matches!(self.tokens, Tokens::Simple(_)) {
+            return String::new();
+        }
+        loop {
+            let mut random = [0; TOKEN_RANDOM_BYTES];
+            SystemRandom::new().fill(&mut random).expect("the system has random numbers");
+            if let Some(letters) = etched_auth::letters(&random) {
+                return letters;
+            }
+        }
+    }
+
+    /// Forgets the tokens that a replay of the log has made known: when they were last used is not in it.
+    pub(crate) fn forget_tokens(&self) {
+        if let Tokens::Simple(tokens) = &self.tokens {
+            tokens.lock().forget_all();
+        }
+    }
+
+    fn simple_tokens(&self, change: impl FnOnce(&mut SimpleTokens)) {
+        if let Tokens::Simple(tokens) = &self.tokens {
+            change(&mut tokens.lock());
+        }
+    }
+
+    /// Changes the store, in apply, and gives the rows for its tables.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {
+        let mut store = self.store.write();
+        let result = change(&mut store);
+        self.revision.store(store.revision(), Ordering::Release);
+        self.enabled.store(store.is_enabled(), Ordering::Release);
+        result
+    }
+}
+
+impl Shared {
+    /// The token of a user whose login is applied: the one `assigned` there if it is a simple one, else one that is
+    /// signed now.
+    ///
+    /// # Errors
+    /// [`Error::VerifyOnly`], [`Error::TooManyRequests`]; [`Error::AuthFailed`] where there are no tokens.
+    pub(crate) async fn token(
+        &self,
+        username: String,
+        assigned: String,
+        revision: u64,
+    ) -> Result<String, Error> {
+        match &self.auth.tokens {
+            Tokens::Off => Err(Error::AuthFailed),
+            Tokens::Simple(_) => Ok(assigned),
+            Tokens::Jwt(jwt) => {
+                let jwt = Arc::clone(jwt);
+                self.auth.passwords.run(move || jwt.sign(&username, revision)).await?
+            }
+        }
+    }
+}
+
+/// The keys of leases, for authorization.
+impl LeaseKeys for Shared {
+    fn keys_of(&self, lease: i64) -> Vec<Bytes> {
+        let found = self.lessor.lock().time_to_live(lease, Duration::ZERO, true);
+        found.map_or_else(Vec::new, |lease| lease.keys)
+    }
+}
+
+/// A row of the auth store as storage takes it.
+pub(crate) fn storage_row(row: etched_auth::Row) -> crate::cluster::Row {
+    let table = match row.table {
+        etched_auth::Table::Auth => Table::Auth,
+        etched_auth::Table::Users => Table::AuthUsers,
+        etched_auth::Table::Roles => Table::AuthRoles,
+    };
+    (table, row.key, row.value)
+}

@@ -1,0 +1,229 @@
+//! Hashing and checking passwords, which takes a core for a twentieth of a second each by intention: on threads of
+//! their own, so that no request waits for a login but other logins.
+
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
+
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use bcrypt::Version;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::error::Error;
+
+/// Passwords that wait for a thread. One more is refused: behind so many at the default cost it would be answered only
+/// when its client has given up.
+pub(super) const WAITING_MAX: usize = 100;
+/// Bytes of a password that bcrypt looks at.
+const PASSWORD_BYTES_MAX: usize = 72;
+/// Costs that bcrypt has.
+const COSTS: std::ops::RangeInclusive<u64> = 4..=31;
+const COST_DEFAULT: u32 = 10;
+/// A hash that belongs to no password, with the cost that is filled in: what is checked for a user who does not exist,
+/// so that it takes as long as for one who does.
+const NOBODYS_HASH: &str = "abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01232";
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The threads, which begin with the first password.
+pub(crate) struct Passwords {
+    cost: u32,
+    jobs: OnceLock<SyncSender<Job>>,
+}
+
+impl Passwords {
+    /// Passwords will be hashed at `cost`; one that bcrypt does not have is replaced by the default.
+    pub(super) fn new(cost: u64) -> Self {
+        let cost = match u32::try_from(cost) {
+            Ok(fits) if COSTS.contains(&cost) => fits,
+            _ => {
+                tracing::warn!(
+                    "min-cost" = COSTS.start(),
+                    "max-cost" = COSTS.end(),
+                    "default-cost" = COST_DEFAULT,
+                    "given-cost" = cost,
+                    "use default bcrypt cost instead of the invalid given cost"
+                );
+                COST_DEFAULT
+            }
+        };
+        Self { cost, jobs: OnceLock::new() }
+    }
+
+    /// The hash of a password, as text.
+    ///
+    /// # Errors
+    /// [`Error::PasswordTooLong`], [`Error::TooManyRequests`].
+    pub(crate) async fn hash(&self, password: String) -> Result<String, Error> {
+        if password.len() > PASSWORD_BYTES_MAX {
+            return Err(Error::PasswordTooLong);
+        }
+        let cost = self.cost;
+        self.run(move || {
+            let mut salt = [0; 16];
+            SystemRandom::new().fill(&mut salt).expect("the system has random numbers");
+            let hash =
+                bcrypt::hash_with_salt(password, cost, salt).expect("a cost that bcrypt has");
+            hash.format_for_version(Version::TwoA)
+        })
+        .await
+    }
+
+    /// Whether `password` is the one of `hash`; without a hash it never is.
+    ///
+    /// # Errors
+    /// [`Error::TooManyRequests`].
+    pub(crate) async fn check(&self, password: String, hash: Option<Bytes>) -> Result<bool, Error> {
+        let exists = hash.is_some();
+        let hash = hash.unwrap_or_else(|| format!("$2a${:02}${NOBODYS_HASH}", self.cost).into());
+        self.run(move || {
+            // A hash that is none, such as an empty one, is nobody's.
+            let hash = std::str::from_utf8(&hash).unwrap_or_default();
+            bcrypt::verify(password, hash).unwrap_or(false) && exists
+        })
+        .await
+    }
+
+    /// Runs `work` on one of the threads; what nobody waits for any more is not begun.
+    ///
+    /// # Errors
+    /// [`Error::TooManyRequests`] when the queue is full, [`Error::Stopped`] without threads.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (sender, receiver) = oneshot::channel();
+        let job = Box::new(move || {
+            if !sender.is_closed() {
+                // Who asked may have gone meanwhile.
+                let _ = sender.send(work());
+            }
+        });
+        match self.jobs.get_or_init(start).try_send(job) {
+            Ok(()) => receiver.await.map_err(|_| Error::Stopped),
+            Err(TrySendError::Full(_)) => Err(Error::TooManyRequests),
+            Err(TrySendError::Disconnected(_)) => Err(Error::Stopped),
+        }
+    }
+}
+
+/// Half of the cores: the others go on serving requests. The threads end when the member is gone.
+fn start() -> SyncSender<Job> {
+    let (sender, receiver) = sync_channel(WAITING_MAX);
+    let receiver = Arc::new(Mutex::new(receiver));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    for number in 0..(cores / 2).max(1) {
+        let receiver = Arc::clone(&receiver);
+        let thread = std::thread::Builder::new().name(format!("passwords-{number}"));
+        if let Err(error) = thread.spawn(move || work(&receiver)) {
+            tracing::error!(error = %error, "cannot start a thread for passwords");
+        }
+    }
+    sender
+}
+
+fn work(jobs: &Mutex<Receiver<Job>>) {
+    loop {
+        let next = jobs.lock().recv();
+        match next {
+            Ok(job) => job(),
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passwords() -> Passwords {
+        Passwords::new(4)
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_hash_is_as_etcd_writes_it_and_fits_its_password_only() {
+        let passwords = passwords();
+        let hash = passwords.hash("secret".to_owned()).await.expect("a hash");
+        assert!(hash.starts_with("$2a$04$") && hash.len() == 60, "{hash}");
+        let check =
+            |password: &str| passwords.check(password.to_owned(), Some(hash.clone().into()));
+        assert_eq!(check("secret").await, Ok(true));
+        assert_eq!(check("Secret").await, Ok(false));
+        assert_ne!(passwords.hash("secret".to_owned()).await.as_deref(), Ok(&hash[..]));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_hash_of_another_program_is_understood() {
+        let hash = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
+        let checked = passwords().check("U*U".to_owned(), Some(hash.into())).await;
+        assert_eq!(checked, Ok(true));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn nobody_an_empty_hash_and_a_broken_one_have_no_password() {
+        let passwords = passwords();
+        for hash in [None, Some(""), Some("$2a$04$x"), Some("plain")] {
+            let hash = hash.map(Bytes::from);
+            assert_eq!(passwords.check(String::new(), hash.clone()).await, Ok(false), "{hash:?}");
+        }
+        let nobody = format!("$2a$04${NOBODYS_HASH}");
+        assert!(bcrypt::verify("x", &nobody).is_ok(), "it is looked at like any other");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_empty_password_is_one_and_a_long_one_is_refused() {
+        let passwords = passwords();
+        let hash = passwords.hash(String::new()).await.expect("a hash");
+        assert_eq!(passwords.check(String::new(), Some(hash.into())).await, Ok(true));
+        assert!(passwords.hash("x".repeat(72)).await.is_ok());
+        assert_eq!(passwords.hash("x".repeat(73)).await, Err(Error::PasswordTooLong));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_does_not_fit_into_the_queue_is_refused_and_what_is_given_up_is_not_done() {
+        let passwords = passwords();
+        let threads =
+            (std::thread::available_parallelism().map_or(1, std::num::NonZero::get) / 2).max(1);
+        let (mut waiting, mut gates) = (Vec::new(), Vec::new());
+        // So many are under way, and with the full queue behind them one more is refused.
+        let refused = loop {
+            let (gate, opened) = std::sync::mpsc::channel::<()>();
+            gates.push(gate);
+            let mut job = Box::pin(passwords.run(move || {
+                let _ = opened.recv();
+            }));
+            match futures_poll(job.as_mut()).await {
+                None => waiting.push(job),
+                Some(result) => break result,
+            }
+        };
+        assert_eq!(refused, Err(Error::TooManyRequests));
+        assert!((WAITING_MAX..=WAITING_MAX + threads).contains(&waiting.len()));
+        drop(gates);
+        for job in waiting {
+            assert_eq!(job.await, Ok(()));
+        }
+    }
+
+    async fn futures_poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        let mut future = Some(future);
+        std::future::poll_fn(move |cx| {
+            let polled = future.take().expect("polled once").poll(cx);
+            std::task::Poll::Ready(match polled {
+                std::task::Poll::Ready(value) => Some(value),
+                std::task::Poll::Pending => None,
+            })
+        })
+        .await
+    }
+
+    #[test]
+    fn a_cost_that_bcrypt_does_not_have_becomes_the_default() {
+        assert_eq!(Passwords::new(3).cost, 10);
+        assert_eq!(Passwords::new(4).cost, 4);
+        assert_eq!(Passwords::new(31).cost, 31);
+        assert_eq!(Passwords::new(32).cost, 10);
+        assert_eq!(Passwords::new(u64::MAX).cost, 10);
+    }
+}
