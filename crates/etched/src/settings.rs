@@ -168,9 +168,9 @@ pub struct Discovery {
 /// Flags of etcd's group "Security".
 #[derive(Debug, Clone, PartialEq)]
 pub struct Security {
-    /// TLS towards clients; without effect yet.
+    /// TLS towards clients.
     pub client: Tls,
-    /// TLS between members; without effect yet.
+    /// TLS between members.
     pub peer: Tls,
     /// Go names of cipher suites; empty = all.
     pub cipher_suites: Vec<String>,

@@ -3,11 +3,14 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use etched_server::{AuthConfig, AutoCompaction, Config, Feature, JwtOptions, Listen, TokenKind};
+use etched_server::{
+    AuthConfig, AutoCompaction, Config, Feature, JwtOptions, Listen, Place, Tls, TlsInfo,
+    TlsVersion, TokenKind,
+};
 use tracing::error;
 
 use crate::bootstrap::InitialCluster;
-use crate::settings::{self, Allowed, Settings};
+use crate::settings::{self, Allowed, Security, Settings};
 use crate::urls::Url;
 
 /// Runs a server with these settings until it ends; what keeps it from starting or goes wrong later is one
@@ -41,8 +44,11 @@ fn config(settings: Settings) -> Config {
         wal_dir: member.wal_dir,
         client: listen(&member.listen_client_urls),
         client_http: listen(&member.listen_client_http_urls),
-        metrics: listen(&monitoring.listen_metrics_urls),
-        peer: listen(&member.listen_peer_urls),
+        // As in etcd the unix sockets of these two never have TLS.
+        metrics: without_unixs(listen(&monitoring.listen_metrics_urls)),
+        peer: without_unixs(listen(&member.listen_peer_urls)),
+        client_tls: tls(&security, &security.client),
+        peer_tls: tls(&security, &security.peer),
         advertise_client_urls: texts(&clustering.advertise_client_urls),
         advertise_peer_urls: texts(&clustering.initial_advertise_peer_urls),
         initial_cluster_token: clustering.initial_cluster_token,
@@ -104,11 +110,47 @@ fn ttl(ttl: Duration) -> Duration {
 
 fn listen(urls: &[Url]) -> Vec<Listen> {
     urls.iter()
-        .map(|url| match url.socket_path() {
-            Some(path) => Listen::Unix(path),
-            None => Listen::Tcp(url.authority().to_owned()),
+        .map(|url| Listen {
+            place: match url.socket_path() {
+                Some(path) => Place::Unix(path),
+                None => Place::Tcp(url.authority().to_owned()),
+            },
+            secure: url.scheme().is_tls(),
         })
         .collect()
+}
+
+fn without_unixs(mut addresses: Vec<Listen>) -> Vec<Listen> {
+    for address in &mut addresses {
+        address.secure &= matches!(address.place, Place::Tcp(_));
+    }
+    addresses
+}
+
+fn tls(security: &Security, side: &settings::Tls) -> Tls {
+    let version = |version| match version {
+        settings::TlsVersion::Tls12 => TlsVersion::Tls12,
+        settings::TlsVersion::Tls13 => TlsVersion::Tls13,
+    };
+    let side = side.clone();
+    Tls {
+        auto_years: side.auto.then_some(security.self_signed_cert_validity_years),
+        info: TlsInfo {
+            cert_file: side.cert_file,
+            key_file: side.key_file,
+            client_cert_file: side.client_cert_file,
+            client_key_file: side.client_key_file,
+            trusted_ca_file: side.trusted_ca_file,
+            client_cert_auth: side.client_cert_auth,
+            crl_file: side.crl_file,
+            allowed_cn: side.allowed_cn,
+            allowed_hostname: side.allowed_hostname,
+            cipher_suites: security.cipher_suites.clone(),
+            min_version: Some(version(security.tls_min_version)),
+            max_version: security.tls_max_version.map(version),
+            skip_client_san_verification: side.skip_client_san_verification,
+        },
+    }
 }
 
 fn texts(urls: &[Url]) -> Vec<String> {

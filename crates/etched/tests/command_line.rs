@@ -344,10 +344,10 @@ fn a_bad_value_in_a_variable_is_refused() {
 #[test]
 fn what_is_still_to_come_is_refused_with_a_sentence() {
     refused_with(
-        &["--auto-tls", "--max-learners=3"],
+        &["--memory-mlock", "--max-learners=3"],
         &[],
-        "--auto-tls=true is refused: this version of etched does not support TLS yet (leave it at \
-         false); --max-learners=3 is refused: this version of etched does not support learners \
+        "--memory-mlock=true is refused: this version of etched does not support locking memory \
+         yet (leave it at false); --max-learners=3 is refused: this version of etched does not support learners \
          yet (leave it at 1)",
     );
     refused_with(
@@ -356,18 +356,27 @@ fn what_is_still_to_come_is_refused_with_a_sentence() {
         "feature gate LeaseCheckpoint=true is refused: this version of etched does not support \
          checkpoints of leases yet",
     );
-    let https = "https://127.0.0.1:23790";
-    refused_with(
-        &[&format!("--listen-client-urls={https}"), &format!("--advertise-client-urls={https}")],
-        &[],
-        "listening on https://127.0.0.1:23790 is refused: this version of etched does not \
-         support TLS yet",
-    );
     for command in ["gateway", "grpc-proxy"] {
         let expected =
             format!("etcd's command {command} is not part of this version of etched yet");
         refused_with(&[command, "start"], &[], &expected);
     }
+}
+
+#[test]
+fn tls_without_a_certificate_is_refused_in_the_words_of_etcd() {
+    let https = "https://127.0.0.1:23790";
+    refused_with(
+        &[&format!("--listen-client-urls={https}"), &format!("--advertise-client-urls={https}")],
+        &[],
+        "TLS key/cert (--cert-file, --key-file) must be provided for client url \
+         https://127.0.0.1:23790 with HTTPS scheme",
+    );
+    refused_with(
+        &[&format!("--listen-metrics-urls={https}")],
+        &[],
+        "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url",
+    );
 }
 
 #[test]

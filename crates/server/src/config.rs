@@ -1,15 +1,59 @@
 //! What an embedder tells the server. The command line fills it from etcd's flags.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// One address to serve on.
+use etched_tls::TlsInfo;
+
+/// One address to serve on. The same place may be there twice, with TLS and without.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
-    /// `host:port` of an `http://` URL.
+pub struct Listen {
+    /// What is bound.
+    pub place: Place,
+    /// TLS, by the certificates of the side it is for.
+    pub secure: bool,
+}
+
+/// What is bound for an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// `host:port`.
     Tcp(String),
-    /// Path of a `unix://` URL.
+    /// Path of a unix socket.
     Unix(PathBuf),
+}
+
+impl Listen {
+    /// `host:port` without TLS.
+    pub fn plain(address: &str) -> Self {
+        Self { place: Place::Tcp(address.to_owned()), secure: false }
+    }
+
+    /// The host, for a generated certificate.
+    pub(crate) fn host(&self) -> Option<String> {
+        let Place::Tcp(address) = &self.place else { return None };
+        let (host, _) = address.rsplit_once(':')?;
+        Some(host.trim_start_matches('[').trim_end_matches(']').to_owned())
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => out.write_str(address),
+            Self::Unix(path) => write!(out, "{}", path.display()),
+        }
+    }
+}
+
+/// TLS of one side.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// Certificates and rules.
+    pub info: TlsInfo,
+    /// Make a certificate, valid for so many years, when `info` has none.
+    pub auto_years: Option<u64>,
 }
 
 /// How much history stays when nobody compacts.
@@ -94,6 +138,10 @@ pub struct Config {
     pub metrics: Vec<Listen>,
     /// Addresses for other members.
     pub peer: Vec<Listen>,
+    /// Certificates for `client`, `client_http` and `metrics`.
+    pub client_tls: Tls,
+    /// Certificates for `peer`.
+    pub peer_tls: Tls,
     /// Client URLs told to clients by MemberList.
     pub advertise_client_urls: Vec<String>,
     /// Peer URLs told to other members; with the token they make the member's id.
@@ -166,10 +214,12 @@ impl Default for Config {
             name: "default".to_owned(),
             data_dir: PathBuf::from("default.etcd"),
             wal_dir: None,
-            client: vec![Listen::Tcp("localhost:2379".to_owned())],
+            client: vec![Listen::plain("localhost:2379")],
             client_http: Vec::new(),
             metrics: Vec::new(),
-            peer: vec![Listen::Tcp("localhost:2380".to_owned())],
+            peer: vec![Listen::plain("localhost:2380")],
+            client_tls: Tls::default(),
+            peer_tls: Tls::default(),
             advertise_client_urls: vec!["http://localhost:2379".to_owned()],
             advertise_peer_urls: vec!["http://localhost:2380".to_owned()],
             initial_cluster_token: "etcd-cluster".to_owned(),

@@ -35,7 +35,7 @@ pub(crate) struct Socket<S>(Rc<RefCell<Gather<S>>>);
 impl<S> Socket<S> {
     pub(crate) fn new(stream: S) -> Self {
         let kept = Kept { bytes: Vec::new(), written: 0 };
-        Self(Rc::new(RefCell::new(Gather { stream, kept, refused: false })))
+        Self(Rc::new(RefCell::new(Gather { stream, kept, refused: false, unflushed: false })))
     }
 
     /// The same socket.
@@ -78,6 +78,8 @@ struct Gather<S> {
     kept: Kept,
     /// A write found no room since the turn began.
     refused: bool,
+    /// The stream may keep some of what it took: TLS does, a socket does not.
+    unflushed: bool,
 }
 
 /// Bytes on their way to the kernel.
@@ -115,11 +117,20 @@ impl Kept {
 }
 
 impl<S: AsyncWrite + Unpin> Gather<S> {
-    /// Ready when nothing is kept.
+    /// Ready when nothing is kept, here or in the stream.
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.kept.bytes.is_empty() {
-            return Poll::Ready(Ok(()));
+        if !self.kept.bytes.is_empty() {
+            ready!(self.poll_write_kept(cx))?;
+            self.unflushed = true;
         }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_kept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.kept.written < self.kept.bytes.len() {
             let rest = &self.kept.bytes[self.kept.written..];
             match ready!(Pin::new(&mut self.stream).poll_write(cx, rest))? {
@@ -266,6 +277,23 @@ mod tests {
             let (arrived, _) = send(parts.clone(), most, pipe).await;
             assert!(arrived == parts.concat(), "most {most}, pipe {pipe}");
         }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_the_stream_keeps_by_itself_is_flushed_at_the_end_of_the_turn() {
+        let (near, mut far) = tokio::io::duplex(7);
+        let socket = Socket::new(tokio::io::BufWriter::new(near));
+        let mut handle = socket.handle();
+        let mut connection = Box::pin(async move {
+            handle.write_all(b"a longer answer").await?;
+            std::future::pending::<io::Result<()>>().await
+        });
+        let mut answer = [0; 15];
+        tokio::select! {
+            _ = turns::<_, _, io::Error>(&socket, connection.as_mut()) => unreachable!("it waits for ever"),
+            read = far.read_exact(&mut answer) => assert_eq!(read.expect("read"), 15),
+        }
+        assert_eq!(&answer, b"a longer answer");
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -41,6 +41,7 @@ mod removals;
 mod request;
 mod restore;
 mod run;
+mod secure;
 mod shared;
 mod snapshot;
 mod wakes;
@@ -50,8 +51,11 @@ mod work_tests;
 
 use std::path::PathBuf;
 
-pub use config::{AuthConfig, AutoCompaction, Config, Feature, JwtOptions, Listen, TokenKind};
+pub use config::{
+    AuthConfig, AutoCompaction, Config, Feature, JwtOptions, Listen, Place, Tls, TokenKind,
+};
 pub use etched_mvcc::KvHash;
+pub use etched_tls::{TlsInfo, Version as TlsVersion};
 pub use offline::{Offline, store_file};
 pub use restore::{Restore, RestoreError, restore};
 pub use run::{Handle, report_damage_on_panic, run, start};
@@ -128,6 +132,15 @@ pub enum StartError {
     /// A committed entry could not be applied in replay.
     #[error("{0}")]
     Replay(String),
+    /// Certificates and rules of TLS.
+    #[error(transparent)]
+    Tls(#[from] etched_tls::Error),
+    /// An address with TLS, but no certificate for it.
+    #[error("cannot listen on TLS for {address}: KeyFile and CertFile are not presented")]
+    NoCertificate {
+        /// The address.
+        address: String,
+    },
     /// The operating system refused something.
     #[error("cannot {action}: {source}")]
     Io {

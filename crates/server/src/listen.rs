@@ -1,7 +1,8 @@
 //! Listeners, connections and what they speak.
 //!
 //! A connection stays on one network thread for its life. On a port for everything the first bytes decide, as
-//! in etcd: the HTTP/2 preface is gRPC, all else is HTTP/1.
+//! in etcd: a TLS handshake is TLS where the address has it, the HTTP/2 preface is gRPC, all else is HTTP/1. Over
+//! TLS HTTP/2 carries both, and the content type decides.
 
 use std::future::Future;
 use std::io;
@@ -11,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::CONTENT_TYPE;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -20,10 +22,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::sync::watch;
 
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, Place};
 use crate::gather;
 use crate::grpc::{self, Body};
 use crate::http::Surface;
+use crate::secure::{Known, Peek, Secured, Sides};
 use crate::shared::Shared;
 use crate::{StartError, api};
 
@@ -44,6 +47,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long open requests may go on when the server ends.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What the content type of a gRPC request holds.
+const GRPC_TYPE: &[u8] = b"application/grpc";
+
 /// What an address serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Service {
@@ -57,8 +63,17 @@ pub(crate) enum Service {
 
 /// A bound address.
 pub(crate) struct Bound {
-    pub(crate) service: Service,
+    pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) socket: Socket,
+}
+
+/// What is spoken at an address, and how.
+pub(crate) struct Endpoint {
+    pub(crate) service: Service,
+    /// Without TLS.
+    pub(crate) plain: bool,
+    /// With TLS.
+    pub(crate) secured: Option<Secured>,
 }
 
 /// A listening socket.
@@ -76,35 +91,48 @@ pub(crate) enum Stream {
 /// Binds every address of the configuration. To be called inside a runtime.
 ///
 /// # Errors
-/// [`StartError::Io`] names the address.
+/// [`StartError::Io`] names the address; [`StartError::Tls`], [`StartError::NoCertificate`].
 pub(crate) fn bind_all(config: &Config) -> Result<Vec<Bound>, StartError> {
+    let sides = Sides::new(config)?;
     let client = if config.client_http.is_empty() { Service::Everything } else { Service::Grpc };
-    let groups = [
-        (&config.client, client),
-        (&config.client_http, Service::Http(Surface::Client)),
-        (&config.metrics, Service::Http(Surface::Metrics)),
-        (&config.peer, Service::Http(Surface::Peer)),
+    let for_clients = || sides.for_clients();
+    let for_metrics = || sides.for_metrics();
+    let for_peers = || sides.for_peers();
+    let groups: [(&[Listen], Service, &dyn Fn() -> Option<Secured>); 4] = [
+        (&config.client, client, &for_clients),
+        (&config.client_http, Service::Http(Surface::Client), &for_clients),
+        (&config.metrics, Service::Http(Surface::Metrics), &for_metrics),
+        (&config.peer, Service::Http(Surface::Peer), &for_peers),
     ];
     let mut bound = Vec::new();
-    for (addresses, service) in groups {
-        for address in addresses {
-            bound.push(Bound { service, socket: bind(address, config.reuse_port)? });
+    for (addresses, service, secured) in groups {
+        for (at, address) in addresses.iter().enumerate() {
+            let same = |other: &&Listen| other.place == address.place;
+            if addresses[..at].iter().any(|other| same(&other)) {
+                continue;
+            }
+            // One address may be there with TLS and without.
+            let here: Vec<_> = addresses.iter().filter(same).collect();
+            let secured = match here.iter().any(|listen| listen.secure) {
+                true => Some(secured().ok_or_else(|| StartError::NoCertificate {
+                    address: address.place.to_string(),
+                })?),
+                false => None,
+            };
+            let plain = here.iter().any(|listen| !listen.secure);
+            let endpoint = Arc::new(Endpoint { service, plain, secured });
+            bound.push(Bound { endpoint, socket: bind(&address.place, config.reuse_port)? });
         }
     }
     Ok(bound)
 }
 
-fn bind(address: &Listen, reuse_port: bool) -> Result<Socket, StartError> {
-    let failed = |source: io::Error| {
-        let name = match address {
-            Listen::Tcp(name) => name.clone(),
-            Listen::Unix(path) => path.display().to_string(),
-        };
-        StartError::Io { action: format!("listen on {name}"), source }
-    };
-    match address {
-        Listen::Tcp(name) => bind_tcp(name, reuse_port).map(Socket::Tcp).map_err(failed),
-        Listen::Unix(path) => {
+fn bind(place: &Place, reuse_port: bool) -> Result<Socket, StartError> {
+    let failed =
+        |source: io::Error| StartError::Io { action: format!("listen on {place}"), source };
+    match place {
+        Place::Tcp(name) => bind_tcp(name, reuse_port).map(Socket::Tcp).map_err(failed),
+        Place::Unix(path) => {
             if let Err(error) = std::fs::remove_file(path)
                 && error.kind() != io::ErrorKind::NotFound
             {
@@ -133,9 +161,9 @@ fn bind_tcp(name: &str, reuse_port: bool) -> io::Result<std::net::TcpListener> {
 pub(crate) async fn accept(
     bound: Bound,
     mut stop: watch::Receiver<bool>,
-    hand_over: impl Fn(Service, Stream),
+    hand_over: impl Fn(Arc<Endpoint>, Stream),
 ) -> io::Result<()> {
-    let service = bound.service;
+    let endpoint = bound.endpoint;
     let accepting = async {
         match bound.socket {
             Socket::Tcp(listener) => {
@@ -144,7 +172,7 @@ pub(crate) async fn accept(
                     match listener.accept().await {
                         Ok((stream, _)) => {
                             if let Ok(stream) = stream.into_std() {
-                                hand_over(service, Stream::Tcp(stream));
+                                hand_over(Arc::clone(&endpoint), Stream::Tcp(stream));
                             }
                         }
                         Err(error) => pause_after(&error).await,
@@ -157,7 +185,7 @@ pub(crate) async fn accept(
                     match listener.accept().await {
                         Ok((stream, _)) => {
                             if let Ok(stream) = stream.into_std() {
-                                hand_over(service, Stream::Unix(stream));
+                                hand_over(Arc::clone(&endpoint), Stream::Unix(stream));
                             }
                         }
                         Err(error) => pause_after(&error).await,
@@ -181,7 +209,7 @@ async fn pause_after(error: &io::Error) {
 /// Serves one connection on this thread until it or the server ends.
 pub(crate) async fn serve(
     shared: Arc<Shared>,
-    service: Service,
+    endpoint: Arc<Endpoint>,
     stream: Stream,
     stop: watch::Receiver<bool>,
 ) {
@@ -190,12 +218,13 @@ pub(crate) async fn serve(
             Ok(stream) => {
                 // Without it small answers wait for acknowledgements; a socket that refuses still works.
                 let _ = stream.set_nodelay(true);
-                converse(shared, service, stream, stop).await
+                let remote = stream.peer_addr().ok();
+                enter(shared, endpoint, stream, remote, stop).await
             }
             Err(error) => Err(error.into()),
         },
         Stream::Unix(stream) => match UnixStream::from_std(stream) {
-            Ok(stream) => converse(shared, service, stream, stop).await,
+            Ok(stream) => enter(shared, endpoint, stream, None, stop).await,
             Err(error) => Err(error.into()),
         },
     };
@@ -206,20 +235,73 @@ pub(crate) async fn serve(
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// What is known of a connection before its first request.
+struct Connection {
+    service: Service,
+    stopping: api::Stopping,
+    /// Over TLS.
+    secure: bool,
+}
+
+/// Goes through the handshake where there is one.
+async fn enter<S>(
+    shared: Arc<Shared>,
+    endpoint: Arc<Endpoint>,
+    stream: S,
+    remote: Option<SocketAddr>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Peek + 'static,
+{
+    let stopping = Rc::new(stop.clone());
+    let connection = |secure| Connection { service: endpoint.service, stopping, secure };
+    let Some(secured) = &endpoint.secured else {
+        return converse(shared, connection(false), stream, stop).await;
+    };
+    // In a box of its own: plain connections should not carry room for it.
+    let entering = Box::pin(async {
+        if endpoint.plain && !stream.begins_secure().await? {
+            return Ok(Entered::Plain(stream));
+        }
+        Ok::<_, io::Error>(match secured.accept(stream, remote).await {
+            Some(known) => Entered::Secure(Box::new(known)),
+            None => Entered::Refused,
+        })
+    });
+    let entered = tokio::select! {
+        entered = tokio::time::timeout(HEAD_TIMEOUT, entering) => entered?,
+        () = wait_for_stop(stop.clone()) => return Ok(()),
+    };
+    match entered? {
+        Entered::Plain(stream) => converse(shared, connection(false), stream, stop).await,
+        Entered::Secure(known) => {
+            let common_name = known.common_name.as_deref();
+            tracing::debug!(?remote, common_name, "accepted a TLS connection");
+            Box::pin(converse(shared, connection(true), known.stream, stop)).await
+        }
+        Entered::Refused => Ok(()),
+    }
+}
+
+/// How a client came in.
+enum Entered<S> {
+    Plain(S),
+    Secure(Box<Known<S>>),
+    Refused,
+}
+
 async fn converse<S>(
     shared: Arc<Shared>,
-    service: Service,
+    connection: Connection,
     stream: S,
     stop: watch::Receiver<bool>,
 ) -> Result<(), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let builder = builder(&shared.config, service);
-    let stopping = Rc::new(stop.clone());
-    let answer = service_fn(move |request| {
-        answer(Arc::clone(&shared), service, Rc::clone(&stopping), request)
-    });
+    let builder = builder(&shared.config, &connection);
+    let answer = service_fn(move |request| answer(Arc::clone(&shared), &connection, request));
     let socket = gather::Socket::new(stream);
     let connection = builder.serve_connection(TokioIo::new(socket.handle()), answer);
     let mut connection = pin!(connection);
@@ -239,11 +321,13 @@ async fn wait_for_stop(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-fn builder(config: &Config, service: Service) -> auto::Builder<LocalExecutor> {
+fn builder(config: &Config, connection: &Connection) -> auto::Builder<LocalExecutor> {
     let mut builder = auto::Builder::new(LocalExecutor);
-    match service {
+    match connection.service {
         Service::Everything => {}
         Service::Grpc => builder = builder.http2_only(),
+        // Go's server speaks HTTP/2 over TLS, but not without.
+        Service::Http(_) if connection.secure => {}
         Service::Http(_) => builder = builder.http1_only(),
     }
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
@@ -267,20 +351,37 @@ fn builder(config: &Config, service: Service) -> auto::Builder<LocalExecutor> {
 /// Answers a request in whatever HTTP it came.
 fn answer(
     shared: Arc<Shared>,
-    service: Service,
-    stopping: api::Stopping,
+    connection: &Connection,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Body>, std::convert::Infallible>> {
-    let surface = match service {
+) -> impl Future<Output = Result<Response<Body>, std::convert::Infallible>> + use<> {
+    let surface = match connection.service {
         Service::Http(surface) => surface,
         Service::Everything | Service::Grpc => Surface::Client,
     };
-    let answering = if request.version() == Version::HTTP_2 {
+    let stopping = Rc::clone(&connection.stopping);
+    let answering = if is_grpc(connection, &request) {
         api::serve(shared, stopping, request.map(grpc::Incoming::Connection))
     } else {
-        Box::pin(crate::http::serve(shared, stopping, surface, request))
+        Box::pin(crate::http::serve(shared, stopping, surface, connection.secure, request))
     };
     async { Ok(answering.await) }
+}
+
+fn is_grpc(connection: &Connection, request: &Request<Incoming>) -> bool {
+    if request.version() != Version::HTTP_2 {
+        return false;
+    }
+    match connection.service {
+        Service::Http(_) => false,
+        Service::Grpc => true,
+        // Over TLS one HTTP/2 server has both, and tells them apart as etcd's does.
+        Service::Everything if connection.secure => {
+            let content_type = request.headers().get(CONTENT_TYPE);
+            let bytes = content_type.map(http::HeaderValue::as_bytes).unwrap_or_default();
+            bytes.windows(GRPC_TYPE.len()).any(|window| window == GRPC_TYPE)
+        }
+        Service::Everything => true,
+    }
 }
 
 /// Runs hyper's tasks on the connection's own thread.

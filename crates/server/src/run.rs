@@ -21,7 +21,7 @@ use crate::boot::{self, Booted, Paths};
 use crate::compactor;
 use crate::config::Config;
 use crate::lane;
-use crate::listen::{self, Bound, Connections, Service, Socket, Stream};
+use crate::listen::{self, Bound, Connections, Endpoint, Service, Socket, Stream};
 use crate::shared::{Event, Shared};
 
 /// Threads that answer large reads, per network thread.
@@ -291,17 +291,23 @@ fn announce(shared: &Shared, bound: &[Bound]) {
     );
     tracing::info!("ready to serve client requests");
     for bound in bound {
-        let traffic = match bound.service {
+        let traffic = match bound.endpoint.service {
             Service::Everything => "grpc+http",
             Service::Grpc => "grpc",
             Service::Http(crate::http::Surface::Client) => "http",
             Service::Http(_) => continue,
         };
-        tracing::info!(
-            traffic,
-            address = address(bound),
-            "serving client traffic insecurely; this is strongly discouraged!"
-        );
+        let address = address(bound);
+        if bound.endpoint.plain {
+            tracing::info!(
+                traffic,
+                address,
+                "serving client traffic insecurely; this is strongly discouraged!"
+            );
+        }
+        if bound.endpoint.secured.is_some() {
+            tracing::info!(traffic, address, "serving client traffic securely");
+        }
     }
 }
 
@@ -338,7 +344,7 @@ fn spawn_network(
     Ok(handles)
 }
 
-type Handed = (Service, Stream);
+type Handed = (Arc<Endpoint>, Stream);
 
 fn spawn_accept(
     local: &LocalSet,
@@ -350,10 +356,10 @@ fn spawn_accept(
     for bound in bound {
         let (senders, stopped, next) = (senders.to_vec(), stopped.clone(), next.clone());
         local.spawn_local(async move {
-            let hand_over = |service, stream| {
+            let hand_over = |endpoint, stream| {
                 let number = next.replace(next.get() + 1) % senders.len();
                 // A thread that has ended takes nothing: the server is stopping.
-                let _ = senders[number].send((service, stream));
+                let _ = senders[number].send((endpoint, stream));
             };
             if let Err(error) = listen::accept(bound, stopped, hand_over).await {
                 tracing::error!(error = %error, "a listener failed");
@@ -369,13 +375,13 @@ async fn serve_connections(
 ) {
     let open = Connections::default();
     loop {
-        let (service, stream) = tokio::select! {
+        let (endpoint, stream) = tokio::select! {
             Some(handed) = connections.recv() => handed,
             _ = stopped.wait_for(|stop| *stop) => break,
         };
         let (shared, stopped, guard) = (Arc::clone(&shared), stopped.clone(), open.clone());
         tokio::task::spawn_local(async move {
-            listen::serve(shared, service, stream, stopped).await;
+            listen::serve(shared, endpoint, stream, stopped).await;
             drop(guard);
         });
     }

@@ -4,11 +4,9 @@ use super::{Flag, Group, Kind};
 
 pub(super) const SECURITY: &[Flag] = &[
     Flag::new(Group::Security, "cert-file", Kind::Text, "", "Server certificate for clients.")
-        .yaml("client-transport-security.cert-file")
-        .later("TLS"),
+        .yaml("client-transport-security.cert-file"),
     Flag::new(Group::Security, "key-file", Kind::Text, "", "Key of the server certificate.")
-        .yaml("client-transport-security.key-file")
-        .later("TLS"),
+        .yaml("client-transport-security.key-file"),
     Flag::new(
         Group::Security,
         "client-cert-file",
@@ -17,10 +15,10 @@ pub(super) const SECURITY: &[Flag] = &[
         "Certificate when this server connects to itself, instead of cert-file.",
     )
     .yaml("client-transport-security.client-cert-file")
-    .later("TLS"),
+    .no_effect("it is checked, but this server does not dial itself"),
     Flag::new(Group::Security, "client-key-file", Kind::Text, "", "Key of client-cert-file.")
         .yaml("client-transport-security.client-key-file")
-        .later("TLS"),
+        .no_effect("it is checked, but this server does not dial itself"),
     Flag::new(
         Group::Security,
         "client-cert-auth",
@@ -28,16 +26,14 @@ pub(super) const SECURITY: &[Flag] = &[
         "false",
         "Only take clients with a certificate of the trusted CA.",
     )
-    .yaml("client-transport-security.client-cert-auth")
-    .later("TLS"),
+    .yaml("client-transport-security.client-cert-auth"),
     Flag::new(
         Group::Security,
         "client-crl-file",
         Kind::Text,
         "",
         "File with the revoked client certificates.",
-    )
-    .later("TLS"),
+    ),
     Flag::new(
         Group::Security,
         "client-cert-allowed-hostname",
@@ -45,11 +41,9 @@ pub(super) const SECURITY: &[Flag] = &[
         "",
         "Comma-separated host names, one of which a client certificate must carry.",
     )
-    .yaml("client-transport-security.allowed-hostname")
-    .later("TLS"),
+    .yaml("client-transport-security.allowed-hostname"),
     Flag::new(Group::Security, "trusted-ca-file", Kind::Text, "", "CA certificates for clients.")
-        .yaml("client-transport-security.trusted-ca-file")
-        .later("TLS"),
+        .yaml("client-transport-security.trusted-ca-file"),
     Flag::new(
         Group::Security,
         "auto-tls",
@@ -57,14 +51,11 @@ pub(super) const SECURITY: &[Flag] = &[
         "false",
         "Make a self-signed server certificate for clients.",
     )
-    .yaml("client-transport-security.auto-tls")
-    .later("TLS"),
+    .yaml("client-transport-security.auto-tls"),
     Flag::new(Group::Security, "peer-cert-file", Kind::Text, "", "Certificate for other members.")
-        .yaml("peer-transport-security.cert-file")
-        .later("TLS"),
+        .yaml("peer-transport-security.cert-file"),
     Flag::new(Group::Security, "peer-key-file", Kind::Text, "", "Key of peer-cert-file.")
-        .yaml("peer-transport-security.key-file")
-        .later("TLS"),
+        .yaml("peer-transport-security.key-file"),
     Flag::new(
         Group::Security,
         "peer-client-cert-file",
@@ -73,7 +64,7 @@ pub(super) const SECURITY: &[Flag] = &[
         "Certificate when connecting to other members, instead of peer-cert-file.",
     )
     .yaml("peer-transport-security.client-cert-file")
-    .later("TLS"),
+    .no_effect("it is checked, but no member is dialed yet"),
     Flag::new(
         Group::Security,
         "peer-client-key-file",
@@ -82,7 +73,7 @@ pub(super) const SECURITY: &[Flag] = &[
         "Key of peer-client-cert-file.",
     )
     .yaml("peer-transport-security.client-key-file")
-    .later("TLS"),
+    .no_effect("it is checked, but no member is dialed yet"),
     Flag::new(
         Group::Security,
         "peer-client-cert-auth",
@@ -90,8 +81,7 @@ pub(super) const SECURITY: &[Flag] = &[
         "false",
         "Only take members with a certificate of the trusted CA.",
     )
-    .yaml("peer-transport-security.client-cert-auth")
-    .later("TLS"),
+    .yaml("peer-transport-security.client-cert-auth"),
     Flag::new(
         Group::Security,
         "peer-trusted-ca-file",
@@ -99,8 +89,7 @@ pub(super) const SECURITY: &[Flag] = &[
         "",
         "CA certificates for members.",
     )
-    .yaml("peer-transport-security.trusted-ca-file")
-    .later("TLS"),
+    .yaml("peer-transport-security.trusted-ca-file"),
     Flag::new(
         Group::Security,
         "peer-auto-tls",
@@ -108,8 +97,7 @@ pub(super) const SECURITY: &[Flag] = &[
         "false",
         "Make a self-signed certificate for members.",
     )
-    .yaml("peer-transport-security.auto-tls")
-    .later("TLS"),
+    .yaml("peer-transport-security.auto-tls"),
     Flag::new(
         Group::Security,
         "self-signed-cert-validity",
@@ -117,16 +105,14 @@ pub(super) const SECURITY: &[Flag] = &[
         "1",
         "Years a self-signed certificate is valid.",
     )
-    .yaml("self-signed-cert-validity")
-    .later("TLS"),
+    .yaml("self-signed-cert-validity"),
     Flag::new(
         Group::Security,
         "peer-crl-file",
         Kind::Text,
         "",
         "File with the revoked certificates of members.",
-    )
-    .later("TLS"),
+    ),
     Flag::new(
         Group::Security,
         "peer-cert-allowed-cn",
@@ -134,8 +120,7 @@ pub(super) const SECURITY: &[Flag] = &[
         "",
         "Comma-separated common names, one of which the certificate of a member must carry.",
     )
-    .yaml("peer-transport-security.allowed-cn")
-    .later("TLS"),
+    .yaml("peer-transport-security.allowed-cn"),
     Flag::new(
         Group::Security,
         "peer-cert-allowed-hostname",
@@ -143,8 +128,7 @@ pub(super) const SECURITY: &[Flag] = &[
         "",
         "Comma-separated host names, one of which the certificate of a member must carry.",
     )
-    .yaml("peer-transport-security.allowed-hostname")
-    .later("TLS"),
+    .yaml("peer-transport-security.allowed-hostname"),
     Flag::new(
         Group::Security,
         "cipher-suites",
@@ -152,8 +136,7 @@ pub(super) const SECURITY: &[Flag] = &[
         "",
         "Comma-separated TLS cipher suites; empty for all.",
     )
-    .yaml("cipher-suites")
-    .later("TLS"),
+    .yaml("cipher-suites"),
     Flag::new(
         Group::Security,
         "peer-skip-client-san-verification",
@@ -161,8 +144,7 @@ pub(super) const SECURITY: &[Flag] = &[
         "false",
         "Do not compare the certificate of a member with its address.",
     )
-    .yaml("peer-transport-security.skip-client-san-verification")
-    .later("TLS"),
+    .yaml("peer-transport-security.skip-client-san-verification"),
     Flag::new(
         Group::Security,
         "tls-min-version",
@@ -170,8 +152,7 @@ pub(super) const SECURITY: &[Flag] = &[
         "TLS1.2",
         "Smallest TLS version: TLS1.2 or TLS1.3.",
     )
-    .yaml("tls-min-version")
-    .later("TLS"),
+    .yaml("tls-min-version"),
     Flag::new(
         Group::Security,
         "tls-max-version",
@@ -179,8 +160,7 @@ pub(super) const SECURITY: &[Flag] = &[
         "",
         "Largest TLS version: TLS1.2 or TLS1.3; empty for the largest there is.",
     )
-    .yaml("tls-max-version")
-    .later("TLS"),
+    .yaml("tls-max-version"),
     Flag::new(
         Group::Security,
         "cors",

@@ -124,6 +124,16 @@ pub enum Refused {
     /// Cipher suites when all of TLS is 1.3.
     #[error("cipher suites cannot be configured when only TLS1.3 is enabled")]
     CipherSuites,
+    /// TLS for clients, but no certificate.
+    #[error(
+        "TLS key/cert (--cert-file, --key-file) must be provided for client url {0} with HTTPS scheme"
+    )]
+    ClientCertificate(Url),
+    /// TLS for metrics, but no certificate.
+    #[error(
+        "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"
+    )]
+    MetricsCertificate,
     /// The same URL for all clients and for HTTP alone.
     #[error(
         "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {0}"

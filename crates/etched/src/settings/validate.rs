@@ -6,9 +6,9 @@ use tracing::warn;
 
 use super::build::{auto_compaction, tls_version};
 use super::refused::{Later, Refused};
-use super::{Settings, TlsVersion, Token};
+use super::{Security, Settings, Tls, TlsVersion, Token};
 use crate::flags::Scope;
-use crate::urls::Url;
+use crate::urls::{Scheme, Url};
 use crate::values::{Value, Values, default_of};
 
 const ELECTION_TIMEOUT_MAX_MS: u64 = 50_000;
@@ -50,6 +50,7 @@ pub(super) fn combinations(values: &Values, settings: &Settings) -> Result<(), R
     }
     check_tls(values, settings)?;
     check_same_url(settings)?;
+    check_certificates(settings)?;
     auto_compaction(values).map(|_| ())
 }
 
@@ -81,10 +82,6 @@ pub(super) fn scope(values: &Values, settings: &Settings) -> Result<(), Refused>
             let (setting, instead) = (format!("feature gate {}={on}", gate.name), String::new());
             later.push(Later { setting, what, instead });
         }
-    }
-    for url in listened(settings).filter(|url| url.scheme().is_tls()) {
-        let (setting, instead) = (format!("listening on {url}"), String::new());
-        later.push(Later { setting, what: "TLS", instead });
     }
     if later.is_empty() { Ok(()) } else { Err(Refused::Later(later)) }
 }
@@ -200,6 +197,56 @@ fn check_tls(values: &Values, settings: &Settings) -> Result<(), Refused> {
     }
     if min == Some(TlsVersion::Tls13) && !settings.security.cipher_suites.is_empty() {
         return Err(Refused::CipherSuites);
+    }
+    Ok(())
+}
+
+/// What listens with TLS has a certificate; what listens without is told of one that it does not use.
+fn check_certificates(settings: &Settings) -> Result<(), Refused> {
+    let Security { client, peer, .. } = &settings.security;
+    let has = |tls: &Tls| tls.auto || tls.cert_file.is_some() || tls.key_file.is_some();
+    // A generated certificate takes the place of all that was said, as in etcd.
+    let asks = |tls: &Tls| {
+        tls.client_cert_auth && (tls.cert_file.is_some() || tls.key_file.is_some() || !tls.auto)
+    };
+    let member = &settings.member;
+    for url in &member.listen_peer_urls {
+        if url.scheme() == Scheme::Http && has(peer) {
+            warn!(
+                "peer-url" = %url,
+                "scheme is HTTP while key and cert files are present; ignoring key and cert files"
+            );
+        }
+        if url.scheme() == Scheme::Http && asks(peer) {
+            warn!(
+                "peer-url" = %url,
+                "scheme is HTTP while --peer-client-cert-auth is enabled; ignoring client cert auth \
+                 for this URL"
+            );
+        }
+    }
+    for url in member.listen_client_urls.iter().chain(&member.listen_client_http_urls) {
+        if url.scheme().is_tls() && !has(client) {
+            return Err(Refused::ClientCertificate(url.clone()));
+        }
+        if !url.scheme().is_tls() && has(client) {
+            warn!(
+                "client-url" = %url,
+                "scheme is http or unix while key and cert files are present; ignoring key and cert \
+                 files"
+            );
+        }
+        if !url.scheme().is_tls() && asks(client) {
+            warn!(
+                "client-url" = %url,
+                "scheme is http or unix while --client-cert-auth is enabled; ignoring client cert \
+                 auth for this URL"
+            );
+        }
+    }
+    let metrics = &settings.monitoring.listen_metrics_urls;
+    if metrics.iter().any(|url| url.scheme().is_tls()) && !has(client) {
+        return Err(Refused::MetricsCertificate);
     }
     Ok(())
 }

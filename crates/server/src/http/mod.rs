@@ -25,17 +25,19 @@ pub(crate) enum Surface {
     Peer,
 }
 
-/// Answers one request.
+/// Answers one request; `secure` is one over TLS.
 pub(crate) async fn serve(
     shared: Arc<Shared>,
     stopping: api::Stopping,
     surface: Surface,
+    secure: bool,
     request: Request<Incoming>,
 ) -> Response<Body> {
     if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
         return text(StatusCode::BAD_REQUEST, "400 Bad Request: missing required Host header");
     }
     if surface == Surface::Client
+        && !secure
         && let Some(refused) = refuse_host(&shared, request.headers())
     {
         return refused;
@@ -205,8 +207,8 @@ fn refuse_host(shared: &Shared, headers: &HeaderMap) -> Option<Response<Body>> {
         "\netcd received your request, but the Host header was unrecognized.\n\nTo fix this, choose \
          one of the following options:\n- Enable TLS, then any HTTPS request will be allowed.\n- Add \
          the hostname you want to use to the whitelist in settings.\n  - e.g. etcd --host-whitelist \
-         {host:?}\n\nThis requirement has been added to help prevent \"DNS Rebinding\" attacks \
-         (CVE-2018-5702).\n"
+         {name:?}\n\nThis requirement has been added to help prevent \"DNS Rebinding\" attacks \
+         (CVE-2018-5702).\n\n"
     );
     Some(text(StatusCode::MISDIRECTED_REQUEST, body))
 }

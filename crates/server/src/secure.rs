@@ -1,0 +1,306 @@
+//! TLS of accepted connections: the handshake, how long and how many at once, and who the client is.
+//!
+//! ```text
+//! socket ──(first byte, where plain and TLS share an address)──> handshake ──> names against address ──> serve
+//! ```
+//! A handshake costs more than most requests and comes before anybody is known, so it is bounded: see
+//! [`HANDSHAKE_TIMEOUT`] and [`HANDSHAKES_MAX`].
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use etched_tls::{Identity, Lookup};
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::StartError;
+use crate::config::{Config, Listen, Tls};
+
+/// How long a client may take until it is known, its wait for a turn included; etcd's.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Handshakes at once on one side (clients, members). Further ones wait for their turn without costing more than
+/// their socket, and are dropped when their time is over.
+const HANDSHAKES_MAX: usize = 1024;
+/// First byte of a TLS connection: a record of the handshake. No HTTP begins with it.
+const HANDSHAKE_RECORD: u8 = 0x16;
+
+/// Certificates and rules of one side, and how many are being let in.
+pub(crate) struct Secured {
+    server: Arc<Side>,
+    /// Compare a client's names with its address, as etcd does for members and on metrics addresses.
+    compare_names: bool,
+}
+
+struct Side {
+    tls: etched_tls::Server,
+    turns: Semaphore,
+    /// How the log calls it.
+    endpoint: &'static str,
+}
+
+/// Both sides, as far as they have certificates.
+#[derive(Clone, Default)]
+pub(crate) struct Sides {
+    client: Option<Arc<Side>>,
+    peer: Option<Arc<Side>>,
+}
+
+/// An accepted client.
+pub(crate) struct Known<S> {
+    pub(crate) stream: TlsStream<S>,
+    /// Common name of the certificate that it had to show; None when it had to show none.
+    pub(crate) common_name: Option<String>,
+}
+
+impl Sides {
+    /// Reads, or makes, what the configuration names.
+    ///
+    /// # Errors
+    /// [`StartError::Tls`].
+    pub(crate) fn new(config: &Config) -> Result<Self, StartError> {
+        let hosts = |addresses: &[&[Listen]]| {
+            addresses.iter().flat_map(|some| some.iter()).filter_map(Listen::host).collect()
+        };
+        let peer_hosts = hosts(&[&config.peer]);
+        let client_hosts = hosts(&[&config.client, &config.client_http]);
+        let folder = config.data_dir.join("fixtures");
+        let peer = side(&config.peer_tls, "peer", &folder.join("peer"), peer_hosts)?;
+        let client = side(&config.client_tls, "client", &folder.join("client"), client_hosts)?;
+        Ok(Self { client, peer })
+    }
+
+    pub(crate) fn for_clients(&self) -> Option<Secured> {
+        Self::secured(self.client.as_ref(), false)
+    }
+
+    pub(crate) fn for_metrics(&self) -> Option<Secured> {
+        Self::secured(self.client.as_ref(), true)
+    }
+
+    pub(crate) fn for_peers(&self) -> Option<Secured> {
+        Self::secured(self.peer.as_ref(), true)
+    }
+
+    fn secured(side: Option<&Arc<Side>>, compare_names: bool) -> Option<Secured> {
+        let server = Arc::clone(side?);
+        let skip = server.tls.info().skip_client_san_verification;
+        Some(Secured { server, compare_names: compare_names && !skip })
+    }
+}
+
+fn side(
+    tls: &Tls,
+    endpoint: &'static str,
+    folder: &std::path::Path,
+    hosts: Vec<String>,
+) -> Result<Option<Arc<Side>>, StartError> {
+    etched_tls::check_cipher_suites(&tls.info.cipher_suites)?;
+    let mut info = tls.info.clone();
+    if let Some(years) = tls.auto_years {
+        if info.is_empty() {
+            // As in etcd what else was said of certificates is forgotten then.
+            let given =
+                std::mem::replace(&mut info, etched_tls::self_signed(folder, &hosts, years)?);
+            info.cipher_suites = given.cipher_suites;
+            (info.min_version, info.max_version) = (given.min_version, given.max_version);
+        } else {
+            tracing::warn!("ignoring {endpoint} auto TLS since certs given");
+        }
+    }
+    if info.is_empty() {
+        return Ok(None);
+    }
+    tracing::info!(
+        "tls-info" = %info,
+        "cipher-suites" = info.cipher_suites.join(","),
+        "starting with {endpoint} TLS"
+    );
+    let tls = etched_tls::Server::new(info)?;
+    Ok(Some(Arc::new(Side { tls, turns: Semaphore::new(HANDSHAKES_MAX), endpoint })))
+}
+
+impl Secured {
+    /// Lets a client in, or says in the log why not.
+    pub(crate) async fn accept<S>(&self, stream: S, remote: Option<SocketAddr>) -> Option<Known<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut server_name = String::new();
+        let letting_in = self.let_in(stream, remote, &mut server_name);
+        let error = match tokio::time::timeout(HANDSHAKE_TIMEOUT, letting_in).await {
+            Ok(Ok(known)) => return Some(known),
+            Ok(Err(error)) => error,
+            Err(_) => Refusal::Because("the handshake took too long".to_owned()),
+        };
+        self.report(&error, remote, &server_name);
+        None
+    }
+
+    async fn let_in<S>(
+        &self,
+        stream: S,
+        remote: Option<SocketAddr>,
+        server_name: &mut String,
+    ) -> Result<Known<S>, Refusal>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        // Never closed: an error cannot be.
+        let _turn = self.server.turns.acquire().await;
+        let started = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+        if let Some(name) = started.client_hello().server_name() {
+            name.clone_into(server_name);
+        }
+        let stream = started.into_stream(self.server.tls.config()).await?;
+        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let common_name = match leaf {
+            None => None,
+            Some(leaf) => Some(self.identify(leaf, remote).await?),
+        };
+        Ok(Known { stream, common_name })
+    }
+
+    /// The common name of a client whose certificate is good already.
+    async fn identify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        remote: Option<SocketAddr>,
+    ) -> Result<String, Refusal> {
+        let identity = Identity::of(leaf).map_err(|error| Refusal::Because(error.to_string()))?;
+        let common_name = identity.common_name.clone();
+        if let Some(remote) = remote.filter(|_| self.compare_names) {
+            let compared = tokio::task::spawn_blocking(move || {
+                etched_tls::check_remote(&identity, remote.ip(), &System)
+            });
+            match compared.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(Refusal::Because(error.to_string())),
+                Err(_) => return Err(Refusal::Because("the server is stopping".to_owned())),
+            }
+        }
+        Ok(common_name)
+    }
+
+    fn report(&self, refusal: &Refusal, remote: Option<SocketAddr>, server_name: &str) {
+        let remote = remote.map(|remote| remote.to_string()).unwrap_or_default();
+        let message = format!("rejected connection on {} endpoint", self.server.endpoint);
+        match refusal {
+            // As in etcd: whoever only looks whether the port is open must not fill the log.
+            Refusal::Gone => {
+                tracing::debug!("remote-addr" = remote, error = "EOF", "{message}");
+            }
+            Refusal::Because(error) => tracing::warn!(
+                "remote-addr" = remote,
+                "server-name" = server_name,
+                error,
+                "{message}"
+            ),
+        }
+    }
+}
+
+/// Why a client was not let in.
+enum Refusal {
+    /// It hung up.
+    Gone,
+    Because(String),
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Self::Gone;
+        }
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        Self::Because(tls.map_or_else(|| error.to_string(), etched_tls::reason))
+    }
+}
+
+/// The system's DNS and hosts file.
+struct System;
+
+impl Lookup for System {
+    fn names(&self, address: IpAddr) -> io::Result<Vec<String>> {
+        dns_lookup::lookup_addr(&address).map(|name| vec![name]).map_err(io::Error::from)
+    }
+
+    fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
+    }
+}
+
+/// A socket whose first byte can be looked at without taking it.
+pub(crate) trait Peek {
+    /// Whether the client begins with a handshake; waits for its first byte.
+    async fn begins_secure(&self) -> io::Result<bool>;
+}
+
+impl Peek for TcpStream {
+    async fn begins_secure(&self) -> io::Result<bool> {
+        self.async_io(Interest::READABLE, || first_byte_is_handshake(self)).await
+    }
+}
+
+impl Peek for UnixStream {
+    async fn begins_secure(&self) -> io::Result<bool> {
+        self.async_io(Interest::READABLE, || first_byte_is_handshake(self)).await
+    }
+}
+
+fn first_byte_is_handshake(socket: impl std::os::fd::AsFd) -> io::Result<bool> {
+    let mut first = [0; 1];
+    let (count, _) = rustix::net::recv(socket, &mut first, rustix::net::RecvFlags::PEEK)?;
+    Ok(count == 1 && first[0] == HANDSHAKE_RECORD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt as _;
+
+    fn secured() -> (tempfile::TempDir, Secured) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = Config {
+            data_dir: folder.path().to_owned(),
+            client_tls: Tls { auto_years: Some(1), ..Tls::default() },
+            ..Config::default()
+        };
+        let secured = Sides::new(&config).expect("a certificate").for_clients();
+        (folder, secured.expect("a side with a certificate"))
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn a_client_that_says_nothing_is_dropped_at_the_deadline() {
+        let (_folder, secured) = secured();
+        let (_client, stream) = tokio::io::duplex(1 << 10);
+        let began = tokio::time::Instant::now();
+        assert!(secured.accept(stream, None).await.is_none());
+        assert_eq!(began.elapsed().as_secs(), HANDSHAKE_TIMEOUT.as_secs());
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn who_waits_for_a_turn_is_dropped_at_the_deadline_too() {
+        let (_folder, secured) = secured();
+        let turns = u32::try_from(HANDSHAKES_MAX).expect("few");
+        let _all = secured.server.turns.acquire_many(turns).await.expect("never closed");
+        let (_client, stream) = tokio::io::duplex(1 << 10);
+        assert!(secured.accept(stream, None).await.is_none());
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn what_is_no_handshake_is_dropped_at_once() {
+        let (_folder, secured) = secured();
+        let (mut client, stream) = tokio::io::duplex(1 << 10);
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("sent");
+        let began = tokio::time::Instant::now();
+        assert!(secured.accept(stream, None).await.is_none());
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert_eq!(secured.server.turns.available_permits(), HANDSHAKES_MAX);
+    }
+}
