@@ -478,3 +478,15 @@ func TestOtherCommands(t *testing.T) {
 		c.Run("put", "a", strings.Repeat("v", 1000), "-w", "nonsense")
 	})
 }
+
+func TestTlsWithAGeneratedCertificate(t *testing.T) {
+	onBoth(t, func(c *Case) {
+		unchecked := []string{"--insecure-transport=false", "--insecure-skip-tls-verify"}
+		for _, args := range [][]string{{"put", "a", "1"}, {"get", "a"}, {"endpoint", "health"}, {"member", "list"}} {
+			c.Run(append(unchecked, args...)...)
+		}
+		trusted := "--cacert=" + c.Server.DataDir + "/fixtures/client/cert.pem"
+		c.Note("trusting the certificate", c.Must(trusted, "get", "a"))
+		c.Run("--insecure-transport=false", "--dial-timeout=1s", "--command-timeout=1s", "get", "a")
+	}, "--listen-client-urls=http://<client>,https://<client>", "--auto-tls")
+}

@@ -47,10 +47,11 @@ type Server struct {
 	Kind Kind
 	// Client is host:port of its client listener.
 	Client string
+	// Peer is host:port of its peer listener.
+	Peer string
 	// DataDir outlives a Kill, for a Restart.
 	DataDir string
 
-	peer  string
 	flags []string
 	cmd   *exec.Cmd
 	log   *lineLog
@@ -72,7 +73,7 @@ func Binary(name string) string {
 }
 
 // Start runs a server of this kind on free loopback ports and waits until it serves. It is killed
-// when the test ends.
+// when the test ends. Flags may name what is chosen here: `<client>`, `<peer>` and `<data>`.
 func Start(t testing.TB, kind Kind, flags ...string) *Server {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "compat-"+string(kind)+"-")
@@ -82,7 +83,7 @@ func Start(t testing.TB, kind Kind, flags ...string) *Server {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	s := &Server{Kind: kind, DataDir: filepath.Join(dir, "data"), flags: flags}
 	for attempt := 1; ; attempt++ {
-		s.Client, s.peer = freePorts(t)
+		s.Client, s.Peer = freePorts(t)
 		err = s.run()
 		if err == nil {
 			break
@@ -166,6 +167,16 @@ func (s *Server) Dial(t testing.TB, options ...grpc.DialOption) *grpc.ClientConn
 	return conn
 }
 
+// filled is the flags with `<client>`, `<peer>` and `<data>` replaced by what was chosen.
+func (s *Server) filled() []string {
+	chosen := strings.NewReplacer("<client>", s.Client, "<peer>", s.Peer, "<data>", s.DataDir)
+	flags := make([]string, len(s.flags))
+	for i, flag := range s.flags {
+		flags[i] = chosen.Replace(flag)
+	}
+	return flags
+}
+
 func (s *Server) run() error {
 	name := "default"
 	args := append([]string{
@@ -173,10 +184,10 @@ func (s *Server) run() error {
 		"--data-dir", s.DataDir,
 		"--listen-client-urls", "http://" + s.Client,
 		"--advertise-client-urls", "http://" + s.Client,
-		"--listen-peer-urls", "http://" + s.peer,
+		"--listen-peer-urls", "http://" + s.Peer,
 		"--initial-advertise-peer-urls", AdvertisedPeer,
 		"--initial-cluster", name + "=" + AdvertisedPeer,
-	}, s.flags...)
+	}, s.filled()...)
 	s.cmd = exec.Command(Binary(string(s.Kind)), args...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	s.log = &lineLog{ready: make(chan struct{})}

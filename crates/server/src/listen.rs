@@ -95,31 +95,27 @@ pub(crate) enum Stream {
 pub(crate) fn bind_all(config: &Config) -> Result<Vec<Bound>, StartError> {
     let sides = Sides::new(config)?;
     let client = if config.client_http.is_empty() { Service::Everything } else { Service::Grpc };
-    let for_clients = || sides.for_clients();
-    let for_metrics = || sides.for_metrics();
-    let for_peers = || sides.for_peers();
-    let groups: [(&[Listen], Service, &dyn Fn() -> Option<Secured>); 4] = [
-        (&config.client, client, &for_clients),
-        (&config.client_http, Service::Http(Surface::Client), &for_clients),
-        (&config.metrics, Service::Http(Surface::Metrics), &for_metrics),
-        (&config.peer, Service::Http(Surface::Peer), &for_peers),
+    let groups: [(&[Listen], Service); 4] = [
+        (&config.client, client),
+        (&config.client_http, Service::Http(Surface::Client)),
+        (&config.metrics, Service::Http(Surface::Metrics)),
+        (&config.peer, Service::Http(Surface::Peer)),
     ];
     let mut bound = Vec::new();
-    for (addresses, service, secured) in groups {
+    for (addresses, service) in groups {
         for (at, address) in addresses.iter().enumerate() {
+            // One address may be there with TLS and without.
             let same = |other: &&Listen| other.place == address.place;
-            if addresses[..at].iter().any(|other| same(&other)) {
+            if addresses[..at].iter().find(same).is_some() {
                 continue;
             }
-            // One address may be there with TLS and without.
-            let here: Vec<_> = addresses.iter().filter(same).collect();
-            let secured = match here.iter().any(|listen| listen.secure) {
-                true => Some(secured().ok_or_else(|| StartError::NoCertificate {
+            let secured = match addresses.iter().filter(same).any(|listen| listen.secure) {
+                true => Some(sides.secured(service).ok_or_else(|| StartError::NoCertificate {
                     address: address.place.to_string(),
                 })?),
                 false => None,
             };
-            let plain = here.iter().any(|listen| !listen.secure);
+            let plain = addresses.iter().filter(same).any(|listen| !listen.secure);
             let endpoint = Arc::new(Endpoint { service, plain, secured });
             bound.push(Bound { endpoint, socket: bind(&address.place, config.reuse_port)? });
         }

@@ -21,6 +21,8 @@ use tokio_rustls::server::TlsStream;
 
 use crate::StartError;
 use crate::config::{Config, Listen, Tls};
+use crate::http::Surface;
+use crate::listen::Service;
 
 /// How long a client may take until it is known, its wait for a turn included; etcd's.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,7 +34,7 @@ const HANDSHAKE_RECORD: u8 = 0x16;
 
 /// Certificates and rules of one side, and how many are being let in.
 pub(crate) struct Secured {
-    server: Arc<Side>,
+    side: Arc<Side>,
     /// Compare a client's names with its address, as etcd does for members and on metrics addresses.
     compare_names: bool,
 }
@@ -75,22 +77,18 @@ impl Sides {
         Ok(Self { client, peer })
     }
 
-    pub(crate) fn for_clients(&self) -> Option<Secured> {
-        Self::secured(self.client.as_ref(), false)
-    }
-
-    pub(crate) fn for_metrics(&self) -> Option<Secured> {
-        Self::secured(self.client.as_ref(), true)
-    }
-
-    pub(crate) fn for_peers(&self) -> Option<Secured> {
-        Self::secured(self.peer.as_ref(), true)
-    }
-
-    fn secured(side: Option<&Arc<Side>>, compare_names: bool) -> Option<Secured> {
-        let server = Arc::clone(side?);
-        let skip = server.tls.info().skip_client_san_verification;
-        Some(Secured { server, compare_names: compare_names && !skip })
+    /// What the addresses of a service use; None without a certificate.
+    pub(crate) fn secured(&self, service: Service) -> Option<Secured> {
+        let (side, compare_names) = match service {
+            Service::Http(Surface::Peer) => (&self.peer, true),
+            Service::Http(Surface::Metrics) => (&self.client, true),
+            Service::Http(Surface::Client) | Service::Everything | Service::Grpc => {
+                (&self.client, false)
+            }
+        };
+        let side = Arc::clone(side.as_ref()?);
+        let skip = side.tls.info().skip_client_san_verification;
+        Some(Secured { side, compare_names: compare_names && !skip })
     }
 }
 
@@ -152,12 +150,12 @@ impl Secured {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         // Never closed: an error cannot be.
-        let _turn = self.server.turns.acquire().await;
+        let _turn = self.side.turns.acquire().await;
         let started = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
         if let Some(name) = started.client_hello().server_name() {
             name.clone_into(server_name);
         }
-        let stream = started.into_stream(self.server.tls.config()).await?;
+        let stream = started.into_stream(self.side.tls.config()).await?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let common_name = match leaf {
             None => None,
@@ -189,7 +187,7 @@ impl Secured {
 
     fn report(&self, refusal: &Refusal, remote: Option<SocketAddr>, server_name: &str) {
         let remote = remote.map(|remote| remote.to_string()).unwrap_or_default();
-        let message = format!("rejected connection on {} endpoint", self.server.endpoint);
+        let message = format!("rejected connection on {} endpoint", self.side.endpoint);
         match refusal {
             // As in etcd: whoever only looks whether the port is open must not fill the log.
             Refusal::Gone => {
@@ -271,7 +269,7 @@ mod tests {
             client_tls: Tls { auto_years: Some(1), ..Tls::default() },
             ..Config::default()
         };
-        let secured = Sides::new(&config).expect("a certificate").for_clients();
+        let secured = Sides::new(&config).expect("a certificate").secured(Service::Grpc);
         (folder, secured.expect("a side with a certificate"))
     }
 
@@ -288,7 +286,7 @@ mod tests {
     async fn who_waits_for_a_turn_is_dropped_at_the_deadline_too() {
         let (_folder, secured) = secured();
         let turns = u32::try_from(HANDSHAKES_MAX).expect("few");
-        let _all = secured.server.turns.acquire_many(turns).await.expect("never closed");
+        let _all = secured.side.turns.acquire_many(turns).await.expect("never closed");
         let (_client, stream) = tokio::io::duplex(1 << 10);
         assert!(secured.accept(stream, None).await.is_none());
     }
@@ -301,6 +299,6 @@ mod tests {
         let began = tokio::time::Instant::now();
         assert!(secured.accept(stream, None).await.is_none());
         assert_eq!(began.elapsed(), Duration::ZERO);
-        assert_eq!(secured.server.turns.available_permits(), HANDSHAKES_MAX);
+        assert_eq!(secured.side.turns.available_permits(), HANDSHAKES_MAX);
     }
 }

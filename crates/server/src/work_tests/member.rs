@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::crash_tests::SimMedium;
 use crate::engine::Engine;
 use crate::flush::Flusher;
-use crate::listen::{self, Service, Stream};
+use crate::listen::{self, Endpoint, Service, Stream};
 use crate::request::{self, Field};
 use crate::shared::{Event, Shared};
 
@@ -120,7 +120,8 @@ pub(super) fn with_member<T>(work: impl AsyncFnOnce(&mut Member, &mut Client) ->
     }
     let (_stop, stopped) = watch::channel(false);
     let shared = Arc::clone(&member.shared);
-    local.spawn_local(listen::serve(shared, Service::Grpc, Stream::Unix(own), stopped));
+    let endpoint = Arc::new(Endpoint { service: Service::Grpc, plain: true, secured: None });
+    local.spawn_local(listen::serve(shared, endpoint, Stream::Unix(own), stopped));
     let client = async {
         let socket = tokio::net::UnixStream::from_std(other).expect("a socket");
         let mut builder = h2::client::Builder::new();
