@@ -411,3 +411,33 @@ func TestGeneratedCertificatesServeAndAreUsedAgain(t *testing.T) {
 		c.Notef("the same after a restart", "%v", before == shown())
 	}, bothOnOne, "--auto-tls", "--peer-auto-tls", "--listen-peer-urls=https://<peer>", "--self-signed-cert-validity=2")
 }
+
+func TestTheCommonNameOfACertificateIsTheUser(t *testing.T) {
+	files, ca := newFolder(t), root("ca", p256())
+	pair := append(files.serverPair(ca.sign("server", p256())), "--trusted-ca-file="+files.authorities(ca), bothOnOne)
+	for name, more := range map[string][]string{"asked": {"--client-cert-auth"}, "CA alone": nil} {
+		t.Run(name, func(t *testing.T) {
+			OnBoth(t, func(c *Case) {
+				auth := pb.NewAuthClient(c.Conn)
+				for _, user := range []string{"root", "reader"} {
+					Ask(c, "add "+user, auth.UserAdd, &pb.AuthUserAddRequest{Name: user, Password: "secret"})
+				}
+				Ask(c, "role", auth.RoleAdd, &pb.AuthRoleAddRequest{Name: "root"})
+				Ask(c, "grant", auth.UserGrantRole, &pb.AuthUserGrantRoleRequest{User: "root", Role: "root"})
+				Ask(c, "enable", auth.AuthEnable, &pb.AuthEnableRequest{})
+				for _, user := range []string{"root", "reader", "nobody", ""} {
+					client := ca.sign(user, p256())
+					conn := c.Server.Dial(c, grpc.WithTransportCredentials(credentials.NewTLS(trusting(ca, client, 0))))
+					_, err := pb.NewKVClient(conn).Put(c.Context(), &pb.PutRequest{Key: []byte("a")})
+					c.RecordError("put as "+user, err)
+					_, err = pb.NewAuthClient(conn).UserList(c.Context(), &pb.AuthUserListRequest{})
+					c.RecordError("list as "+user, err)
+					for _, path := range []string{"/v3/kv/range", "/v3/nope", "/health"} {
+						answer, err := getTLS(c, "https://"+c.Server.Client+path, trusting(ca, client, 0), true)
+						c.Note(path+" as "+user, fmt.Sprint(answer, err))
+					}
+				}
+			}, append(pair, more...)...)
+		})
+	}
+}

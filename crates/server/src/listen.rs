@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use crate::config::{Config, Listen, Place};
 use crate::gather;
 use crate::grpc::{self, Body};
-use crate::http::Surface;
+use crate::http::{Over, Surface};
 use crate::secure::{Known, Peek, Secured, Sides};
 use crate::shared::Shared;
 use crate::{StartError, api};
@@ -237,6 +237,8 @@ struct Connection {
     stopping: api::Stopping,
     /// Over TLS.
     secure: bool,
+    /// Of the certificate, where clients have to show one: the name of a user.
+    common_name: Option<String>,
 }
 
 /// Goes through the handshake where there is one.
@@ -251,9 +253,14 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Peek + 'static,
 {
     let stopping = Rc::new(stop.clone());
-    let connection = |secure| Connection { service: endpoint.service, stopping, secure };
+    let connection = |secure, common_name| Connection {
+        service: endpoint.service,
+        stopping,
+        secure,
+        common_name,
+    };
     let Some(secured) = &endpoint.secured else {
-        return converse(shared, connection(false), stream, stop).await;
+        return converse(shared, connection(false, None), stream, stop).await;
     };
     // In a box of its own: plain connections should not carry room for it.
     let entering = Box::pin(async {
@@ -270,11 +277,10 @@ where
         () = wait_for_stop(stop.clone()) => return Ok(()),
     };
     match entered? {
-        Entered::Plain(stream) => converse(shared, connection(false), stream, stop).await,
+        Entered::Plain(stream) => converse(shared, connection(false, None), stream, stop).await,
         Entered::Secure(known) => {
-            let common_name = known.common_name.as_deref();
-            tracing::debug!(?remote, common_name, "accepted a TLS connection");
-            Box::pin(converse(shared, connection(true), known.stream, stop)).await
+            let connection = connection(true, known.common_name);
+            Box::pin(converse(shared, connection, known.stream, stop)).await
         }
         Entered::Refused => Ok(()),
     }
@@ -356,9 +362,15 @@ fn answer(
     };
     let stopping = Rc::clone(&connection.stopping);
     let answering = if is_grpc(connection, &request) {
-        api::serve(shared, stopping, request.map(grpc::Incoming::Connection))
+        let name = connection.common_name.as_deref();
+        api::serve(shared, stopping, name, request.map(grpc::Incoming::Connection))
     } else {
-        Box::pin(crate::http::serve(shared, stopping, surface, connection.secure, request))
+        let over = match &connection.common_name {
+            _ if !connection.secure => Over::Plain,
+            Some(name) if !name.is_empty() => Over::TlsByName,
+            _ => Over::Tls,
+        };
+        Box::pin(crate::http::serve(shared, stopping, surface, over, request))
     };
     async { Ok(answering.await) }
 }

@@ -56,7 +56,8 @@ pub(crate) struct Sides {
 /// An accepted client.
 pub(crate) struct Known<S> {
     pub(crate) stream: TlsStream<S>,
-    /// Common name of the certificate that it had to show; None when it had to show none.
+    /// Common name of the certificate, when `client_cert_auth` made the client show one: with a CA file alone a
+    /// certificate is asked for too, but names nobody, as in etcd.
     pub(crate) common_name: Option<String>,
 }
 
@@ -161,7 +162,8 @@ impl Secured {
             None => None,
             Some(leaf) => Some(self.identify(leaf, remote).await?),
         };
-        Ok(Known { stream, common_name })
+        let names_users = self.side.tls.info().client_cert_auth;
+        Ok(Known { stream, common_name: common_name.filter(|_| names_users) })
     }
 
     /// The common name of a client whose certificate is good already.

@@ -47,10 +47,11 @@ pub(crate) use snapshot::SNAPSHOTS_MAX;
 pub(crate) type Answering = Pin<Box<dyn Future<Output = Response<Body>>>>;
 
 /// Answers one gRPC request. What its head says is looked at before the future is made, so that only its body
-/// is kept.
+/// is kept. `common_name` is that of the certificate, where clients have to show one.
 pub(crate) fn serve(
     shared: Arc<Shared>,
     stopping: Stopping,
+    common_name: Option<&str>,
     request: Request<Incoming>,
 ) -> Answering {
     let head = Head::new(&request);
@@ -68,7 +69,7 @@ pub(crate) fn serve(
     match begun {
         Ok((encoding, deadline)) => {
             let call = Call { shared, stopping, method, encoding, deadline, ending };
-            let (answer_type, who) = (head.answer_type(), head.who(None));
+            let (answer_type, who) = (head.answer_type(), head.who(common_name));
             let answering = if who.is_silent() {
                 dispatch(call, request, Nobody)
             } else {

@@ -25,22 +25,38 @@ pub(crate) enum Surface {
     Peer,
 }
 
-/// Answers one request; `secure` is one over TLS.
+/// What a request came over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    Plain,
+    Tls,
+    /// TLS, by a client whose certificate names a user.
+    TlsByName,
+}
+
+/// Answers one request.
 pub(crate) async fn serve(
     shared: Arc<Shared>,
     stopping: api::Stopping,
     surface: Surface,
-    secure: bool,
+    over: Over,
     request: Request<Incoming>,
 ) -> Response<Body> {
     if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
         return text(StatusCode::BAD_REQUEST, "400 Bad Request: missing required Host header");
     }
     if surface == Surface::Client
-        && !secure
+        && over == Over::Plain
         && let Some(refused) = refuse_host(&shared, request.headers())
     {
         return refused;
+    }
+    if surface == Surface::Client && over == Over::TlsByName && names_nobody(&shared, &request) {
+        return text(
+            StatusCode::BAD_REQUEST,
+            "CommonName of client sending a request against gateway will be ignored and not used as \
+             expected\n",
+        );
     }
     if surface != Surface::Client {
         return route(&shared, surface, &request).await;
@@ -53,6 +69,13 @@ pub(crate) async fn serve(
     };
     add_cors(&shared, origin, response.headers_mut());
     response
+}
+
+/// Whether the gateway would pass over the user that a certificate names.
+fn names_nobody(shared: &Shared, request: &Request<Incoming>) -> bool {
+    let path = request.uri().path();
+    let gateway = path.starts_with("/v3/") || path.starts_with("/v3beta/");
+    gateway && shared.config.grpc_gateway && shared.auth.is_enabled()
 }
 
 /// What clients reach only: the gateway, if it is there.
