@@ -20,10 +20,10 @@ use prost::Message;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use crate::auth::Nobody;
+use crate::auth::{AuthAnswer, Nobody};
 use crate::boot::{Booted, boot};
 use crate::config::Config;
-use crate::request::Field;
+use crate::request::{AuthRequest, Field};
 use crate::shared::{Answer, Event, Shared};
 
 const MAIN: &str = "/data/member/snap/db";
@@ -138,6 +138,9 @@ struct Acknowledged {
     /// By revision: key and value.
     puts: BTreeMap<i64, (String, String)>,
     compacted: i64,
+    roles: Vec<String>,
+    /// Names for roles that were tried.
+    role_names: u64,
 }
 
 /// Serves until `work` ends or the disk crashes, then ends cleanly if the disk still works.
@@ -218,6 +221,18 @@ async fn write_beside(
             }
             continue;
         }
+        if number % 10 == 3 {
+            done.role_names += 1;
+            let name = format!("role{}", done.role_names);
+            let request = pb::AuthRoleAddRequest { name: name.clone() };
+            let added = propose(shared, Field::AuthRoleAdd, &request);
+            let outcome = tokio::select! {
+                outcome = added => outcome,
+                _ = end.wait_for(|ended| *ended) => return,
+            };
+            done.roles.extend(outcome.map(|_| name));
+            continue;
+        }
         let key = format!("key{}", rng.below(20));
         let value = format!("{number}-{}", "v".repeat(rng.below(200) as usize));
         let put = pb::PutRequest {
@@ -239,7 +254,7 @@ async fn write_beside(
 async fn propose(shared: &Shared, field: Field, message: &impl Message) -> Option<i64> {
     let outcome = shared.propose(Nobody, field, &message.encode_to_vec()).await.ok()?;
     let answer = outcome.result.expect("nothing in this workload is refused");
-    assert!(matches!(answer, Answer::Put(_) | Answer::DeleteRange(_) | Answer::Done));
+    assert!(!matches!(answer, Answer::Txn(_) | Answer::LeaseGranted { .. } | Answer::Alarms(_)));
     Some(outcome.revision)
 }
 
@@ -253,6 +268,16 @@ fn check(shared: &Shared, done: &Acknowledged, case: &str) {
     if let Some((last, _)) = done.puts.last_key_value() {
         assert!(current >= *last, "{case}: revision {current} is below an acknowledged {last}");
     }
+    let roles = roles(shared);
+    for role in &done.roles {
+        assert!(roles.contains(role), "{case}: the acknowledged {role} is gone");
+    }
+    let changes = shared.auth.revision() - 1;
+    assert_eq!(
+        changes,
+        roles.len() as u64,
+        "{case}: roles and their revision are not of one index"
+    );
     for (revision, (key, value)) in &done.puts {
         if *revision < floor {
             continue;
@@ -262,6 +287,14 @@ fn check(shared: &Shared, done: &Acknowledged, case: &str) {
         let found = KeyValue::decode(found).expect("a KeyValue");
         assert_eq!(found.value, value.as_bytes(), "{case}: {key} at {revision}");
         assert_eq!(found.mod_revision, *revision, "{case}: {key}");
+    }
+}
+
+fn roles(shared: &Shared) -> Vec<String> {
+    let list = AuthRequest::AuthRoleList(pb::AuthRoleListRequest::default());
+    match shared.auth.apply(list, 0, Duration::ZERO, &mut Vec::new()) {
+        Ok(AuthAnswer::Names(names)) => names,
+        other => panic!("{other:?}"),
     }
 }
 
