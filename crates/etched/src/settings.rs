@@ -280,7 +280,7 @@ pub struct Logging {
 /// Flags of etcd's group "Profiling and Monitoring".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Monitoring {
-    /// Serve `/debug/pprof`; without effect yet.
+    /// Serve `/debug/pprof/`; log level debug does so too. Default false.
     pub enable_pprof: bool,
     /// Histogram of gRPC handling times too. Default false (`basic`).
     pub extensive_metrics: bool,

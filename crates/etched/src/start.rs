@@ -82,6 +82,7 @@ fn config(settings: Settings) -> Config {
         unsafe_no_fsync: unsafe_features.no_fsync,
         reuse_port: member.socket_reuse_port,
         grpc_gateway: member.enable_grpc_gateway,
+        pprof: monitoring.enable_pprof,
         cors: only(security.cors),
         host_whitelist: only(security.host_whitelist),
         auth: AuthConfig {

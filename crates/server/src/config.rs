@@ -198,6 +198,8 @@ pub struct Config {
     pub reuse_port: bool,
     /// Serve JSON under `/v3/`.
     pub grpc_gateway: bool,
+    /// Serve `/debug/pprof/`.
+    pub pprof: bool,
     /// Origins allowed by CORS; None is any.
     pub cors: Option<Vec<String>>,
     /// Host names accepted on plain HTTP; None is any.
@@ -248,6 +250,7 @@ impl Default for Config {
             commit_bytes: 1 << 20,
             reuse_port: false,
             grpc_gateway: true,
+            pprof: false,
             cors: None,
             host_whitelist: None,
             auth: AuthConfig::default(),

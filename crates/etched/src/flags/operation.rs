@@ -37,8 +37,7 @@ pub(super) const MONITORING: &[Flag] = &[
         "false",
         "Serve profiles under /debug/pprof/ on the client URLs.",
     )
-    .yaml("enable-pprof")
-    .later("profiling"),
+    .yaml("enable-pprof"),
     Flag::new(
         Group::Monitoring,
         "metrics",

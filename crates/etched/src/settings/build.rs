@@ -73,7 +73,8 @@ pub(super) fn settings(values: &Values, logging: Logging) -> Settings {
         },
         logging,
         monitoring: Monitoring {
-            enable_pprof: values.bool("enable-pprof"),
+            // As etcd: whoever looks for a fault wants to see this too.
+            enable_pprof: values.bool("enable-pprof") || values.text("log-level") == "debug",
             extensive_metrics: values.text("metrics") == "extensive",
             listen_metrics_urls: values.urls("listen-metrics-urls").to_vec(),
         },

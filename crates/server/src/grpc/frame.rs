@@ -105,6 +105,12 @@ impl GzipMessage {
     }
 }
 
+/// Bytes compressed, for plain HTTP.
+pub(crate) fn gzip(bytes: &[u8]) -> Result<Bytes, Status> {
+    let packed = GzipMessage::default().add(bytes)?.finish()?;
+    Ok(packed.into_bytes().slice(PREFIX..))
+}
+
 fn not_compressed(error: std::io::Error) -> Status {
     Status::internal(format!("gzip: {error}"))
 }

@@ -14,7 +14,9 @@ mod stream;
 
 pub(crate) use body::{Body, Source};
 pub(crate) use budget::{Permit, share};
-pub(crate) use frame::{Framed, GzipMessage, MessageReader, PREFIX, frame, push_frame, too_large};
+pub(crate) use frame::{
+    Framed, GzipMessage, MessageReader, PREFIX, frame, gzip, push_frame, too_large,
+};
 pub(crate) use head::{Head, bad_base64, timeout_text};
 pub(crate) use incoming::Incoming;
 pub(crate) use method::{Kind, METHODS, Method};

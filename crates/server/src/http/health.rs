@@ -5,7 +5,7 @@ use std::sync::Arc;
 use etched_proto::etcdserverpb::AlarmType;
 use http::{Response, StatusCode};
 
-use super::text;
+use super::{text, values};
 use crate::grpc::Body;
 use crate::shared::Shared;
 
@@ -32,14 +32,6 @@ fn split(path: &str) -> Option<(&'static str, &'static [&'static str], Option<&'
         return one.map(|one| (endpoint, checks, Some(*one)));
     }
     None
-}
-
-/// Values of a query parameter.
-fn values<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<Item = &'a str> {
-    query.unwrap_or_default().split('&').filter_map(move |pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (key == name).then_some(value)
-    })
 }
 
 /// `/health`: the first failing check gives the reason.

@@ -1,8 +1,9 @@
-//! The plain HTTP side: `/version`, `/health`, `/livez`, `/readyz`, `/metrics`, `/debug/vars`; and the way to the
-//! JSON gateway.
+//! The plain HTTP side: `/version`, `/health`, `/livez`, `/readyz`, `/metrics`, `/debug/vars`,
+//! `/debug/pprof/`; and the way to the JSON gateway.
 
 mod health;
 mod process;
+mod profile;
 
 use std::sync::Arc;
 
@@ -96,15 +97,15 @@ async fn route_client(
         return gateway::serve(Arc::clone(shared), stopping, &path, request).await;
     }
     if path == "/v3" {
-        return to_folder(&request);
+        return to_folder(&request, gateway::PREFIX);
     }
     route(shared, Surface::Client, &request).await
 }
 
 /// Go's answer to the name of a folder without its slash.
-fn to_folder(request: &Request<Incoming>) -> Response<Body> {
+fn to_folder(request: &Request<Incoming>, folder: &'static str) -> Response<Body> {
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
-    let place = format!("{}{query}", gateway::PREFIX);
+    let place = format!("{folder}{query}");
     let mut response = Response::new(Body::Empty);
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         let shown = place.replace('&', "&amp;").replace('"', "&#34;").replace('\'', "&#39;");
@@ -113,7 +114,9 @@ fn to_folder(request: &Request<Incoming>) -> Response<Body> {
         set_type(&mut response, "text/html; charset=utf-8");
     }
     *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
-    let place = HeaderValue::from_str(&place).expect("a part of a URI is printable");
+    // A query may hold what a header cannot.
+    let place = HeaderValue::from_bytes(place.as_bytes());
+    let place = place.unwrap_or(HeaderValue::from_static(folder));
     response.headers_mut().insert(LOCATION, place);
     response
 }
@@ -142,6 +145,10 @@ async fn route(
             set_type(&mut response, "application/json; charset=utf-8");
             response
         }),
+        "/debug/pprof" if client && shared.config.pprof => to_folder(request, profile::PREFIX),
+        _ if client && shared.config.pprof && path.starts_with(profile::PREFIX) => {
+            profile::serve(&path[profile::PREFIX.len()..], request.uri().query()).await
+        }
         "/members" if surface == Surface::Peer => get_only(request, || members(shared)),
         _ if observed && health::is_check(path) => match not_get(request) {
             Some(refused) => refused,
@@ -180,6 +187,14 @@ fn render_metrics(shared: &Shared) -> Vec<u8> {
     let version = shared.cluster.read().version.clone();
     let minor = version.rsplit_once('.').map_or("", |(minor, _)| minor).to_owned();
     shared.metrics.render(&values, &totals, &minor)
+}
+
+/// Values of a query parameter.
+fn values<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<Item = &'a str> {
+    query.unwrap_or_default().split('&').filter_map(move |pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name).then_some(value)
+    })
 }
 
 fn get_only(
