@@ -20,9 +20,9 @@ type jsonStream struct {
 
 // openStream sends all requests of a call; the answer's head comes with its first line. Go's server reads the
 // whole body before it writes, so on etcd a client of HTTP/1 cannot do one after the other.
-func openStream(c *Case, path string, requests io.Reader) *jsonStream {
+func openStream(c *Case, path string, requests io.Reader, headers ...field) *jsonStream {
 	c.Helper()
-	answer := open(c, "POST", path, requests)
+	answer := open(c, "POST", path, requests, headers...)
 	c.Cleanup(func() { answer.Body.Close() })
 	return &jsonStream{c: c, answer: answer, lines: bufio.NewReader(answer.Body)}
 }

@@ -179,6 +179,56 @@ func TestGatewayReachesServicesThatCameLater(t *testing.T) {
 	})
 }
 
+// tokenOf asks for a token of a user.
+func tokenOf(c *Case, name, password string) string {
+	c.Helper()
+	request := fmt.Sprintf(`{"name":%q,"password":%q}`, name, password)
+	body := open(c, "POST", "/v3/auth/authenticate", strings.NewReader(request)).Body
+	defer body.Close()
+	text, err := io.ReadAll(body)
+	if err != nil {
+		c.Fatal(err)
+	}
+	var answer struct{ Token string }
+	if err := json.Unmarshal(text, &answer); err != nil || answer.Token == "" {
+		c.Fatalf("no token: %s", text)
+	}
+	return answer.Token
+}
+
+func TestGatewayKnowsItsUsersByTheirTokens(t *testing.T) {
+	OnBoth(t, func(c *Case) {
+		for _, r := range []struct{ path, body string }{
+			{"user/add", `{"name":"root","password":"r"}`}, {"user/add", `{"name":"alice","password":"a"}`},
+			{"role/add", `{"name":"root"}`}, {"role/add", `{"name":"reader"}`},
+			{"role/grant", `{"name":"reader","perm":{"key":"YQ==","range_end":"Yg=="}}`},
+			{"user/grant", `{"user":"root","role":"root"}`}, {"user/grant", `{"user":"alice","role":"reader"}`},
+			{"enable", `{}`},
+		} {
+			c.Note(r.path, post(c, "/v3/auth/"+r.path, r.body))
+		}
+		c.Note("wrong password", post(c, "/v3/auth/authenticate", `{"name":"alice","password":"b"}`))
+		token := tokenOf(c, "alice", "a")
+		for _, header := range []field{
+			{Name: "Authorization", Value: token}, {Name: "Authorization", Value: "Bearer " + token},
+			{Name: "Grpc-Metadata-Token", Value: token}, {Name: "Grpc-Metadata-Authorization", Value: token},
+			{Name: "Token", Value: token}, {Name: "Authorization", Value: "Basic nobody"}, {Name: "Grpc-Metadata-Token", Value: "x.1"},
+		} {
+			step := header.Name + " " + strings.Replace(header.Value, token, "of alice", 1)
+			c.Note(step+": read", post(c, "/v3/kv/range", `{"key":"YQ=="}`, header))
+			c.Note(step+": write", post(c, "/v3/kv/put", `{"key":"YQ=="}`, header))
+			c.Note(step+": renew", post(c, "/v3/lease/keepalive", `{"ID":1}`, header))
+		}
+		for _, path := range []string{"kv/range", "lease/keepalive", "maintenance/snapshot", "maintenance/status", "auth/user/list", "cluster/member/list"} {
+			c.Note("nobody: "+path, post(c, "/v3/"+path, `{"ID":1}`))
+		}
+		alice := field{Name: "Authorization", Value: token}
+		s := openStream(c, "/v3/watch", strings.NewReader(`{"create_request":{"key":"YQ=="}}{"create_request":{"key":"Yg=="}}`), alice)
+		s.line("a watch that is allowed")
+		s.line("a watch that is not")
+	})
+}
+
 func TestGatewayLocksAndElects(t *testing.T) {
 	OnBoth(t, func(c *Case) {
 		c.Grant(7, 600)
