@@ -33,8 +33,8 @@ use crate::id;
 
 /// Bytes of records that are committed at once.
 const COMMIT_BYTES: usize = 8 << 20;
-/// Name of the store's file until it is whole: nothing starts from it.
-const UNFINISHED: &str = "db.restore";
+/// Name of the store's file until it is whole: nothing starts where it lies.
+pub(crate) const UNFINISHED: &str = "db.restore";
 
 /// What is restored, and for which cluster.
 #[derive(Debug, Clone)]
@@ -97,7 +97,7 @@ pub enum RestoreError {
 /// Makes the data directory. `progress` hears, now and then, of how many bytes of how many have been read.
 ///
 /// # Errors
-/// [`RestoreError`]; nothing is left behind then, but for an empty folder.
+/// [`RestoreError`]; nothing is left behind then, but for an empty folder, and for a log outside of the data directory.
 pub fn restore(plan: &Restore, progress: &mut dyn FnMut(u64, u64)) -> Result<(), RestoreError> {
     let io = |action, path: &Path| {
         let path = path.to_owned();
@@ -114,6 +114,9 @@ pub fn restore(plan: &Restore, progress: &mut dyn FnMut(u64, u64)) -> Result<(),
     let database = Database::open(file)?;
     let paths = Paths::below(&plan.data_dir, plan.wal_dir.clone());
     let snap = paths.store.parent().expect("the store lies in a folder").to_owned();
+    RealDisk.create_dir(&plan.data_dir).map_err(io("mkdir", &plan.data_dir))?;
+    // Who makes this folder owns what is in it: one that is there is somebody else's, and stays as it is.
+    std::fs::create_dir(&paths.member).map_err(io("mkdir", &paths.member))?;
     let made = RealDisk
         .create_dir(&snap)
         .map_err(io("mkdir", &snap))
@@ -126,7 +129,7 @@ pub fn restore(plan: &Restore, progress: &mut dyn FnMut(u64, u64)) -> Result<(),
         });
     if made.is_err() {
         // The first error is what counts.
-        let _ = RealDisk.remove_dir(&paths.wal).and(RealDisk.remove_dir(&paths.member));
+        let _ = RealDisk.remove_dir(&paths.member);
     }
     made
 }

@@ -204,6 +204,16 @@ fn open_storage(
         action: format!("make the folder {}", folder.display()),
         source,
     })?;
+    let unfinished = folder.join(crate::restore::UNFINISHED);
+    if unfinished.exists() {
+        return Err(StartError::Io {
+            action: format!(
+                "start in a directory whose restore has not ended; see {}",
+                unfinished.display()
+            ),
+            source: std::io::ErrorKind::AlreadyExists.into(),
+        });
+    }
     // Once the log's beginning is gone it could not bring a missing file back. The whole log is read for that,
     // so only where it matters.
     let create = !paths.store.exists()

@@ -9,6 +9,7 @@
 
 use std::{
     fs::File,
+    os::unix::fs::MetadataExt as _,
     sync::{Weak, atomic::AtomicBool},
 };
 
@@ -39,7 +40,9 @@ impl Retired {
         if self.is_read() {
             return true;
         }
-        if !std::mem::replace(&mut self.locked, true) && file.try_lock().is_err() {
+        if !std::mem::replace(&mut self.locked, true)
+            && (file.try_lock().is_err() || has_a_name(file))
+        {
             self.file = None;
             return false;
         }
@@ -53,10 +56,29 @@ impl Retired {
     }
 }
 
+/// Whether a name is left: a hard link that somebody made, for a backup perhaps. Such a file is not cut.
+fn has_a_name(file: &File) -> bool {
+    file.metadata().map_or(true, |file| file.nlink() > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Options, Storage};
+
+    #[test]
+    fn a_replaced_file_that_somebody_linked_keeps_its_bytes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (name, link) = (folder.path().join("db"), folder.path().join("kept"));
+        let (storage, _) = Storage::open(&name, Options::default()).unwrap();
+        std::fs::hard_link(&name, &link).unwrap();
+        let before = std::fs::metadata(&link).unwrap().len();
+        let mut copy = storage.begin_defragment().unwrap();
+        while copy.step(1 << 20).unwrap() {}
+        let mut old = copy.finish(|| true).unwrap();
+        assert!(!old.is_read() && !old.shrink(4096));
+        assert_eq!(std::fs::metadata(&link).unwrap().len(), before);
+    }
 
     #[test]
     fn a_replaced_file_is_cut_to_nothing_once_its_last_reader_has_gone() {
