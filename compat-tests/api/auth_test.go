@@ -744,3 +744,32 @@ func rows(a asker, bucket string) {
 		a.c.Fatal(err)
 	}
 }
+
+// One of them ends the process of real etcd, whose database takes no such key.
+func TestNamesThatNoSnapshotCouldHoldAreRefused(t *testing.T) {
+	OnBoth(t, func(c *Case) {
+		if c.Server.Real() {
+			return
+		}
+		auth := pb.NewAuthClient(c.Conn)
+		for _, length := range []int{32768, 32769} {
+			name := strings.Repeat("n", length)
+			_, role := auth.RoleAdd(c.Context(), &pb.AuthRoleAddRequest{Name: name})
+			_, user := auth.UserAdd(c.Context(), &pb.AuthUserAddRequest{Name: name, Options: &authpb.UserAddOptions{NoPassword: true}})
+			want := codes.OK
+			if length > 32768 {
+				want = codes.InvalidArgument
+			}
+			if status.Code(role) != want || status.Code(user) != want {
+				c.Errorf("%d bytes: role %v, user %v", length, role, user)
+			}
+		}
+		stream, err := c.Maintenance.Snapshot(c.Context(), &pb.SnapshotRequest{})
+		for err == nil {
+			_, err = stream.Recv()
+		}
+		if err != io.EOF {
+			c.Errorf("a snapshot with long names: %v", err)
+		}
+	})
+}

@@ -258,7 +258,6 @@ impl<D: Disk> Engine<D> {
         self.applier.finish_batch(applied, self.node.wal_bytes())?;
         // Who has an answer and asks for the status must find the index of his entry in it.
         self.publish();
-        self.shared.auth.applied.notify_waiters();
         self.deliver();
         for job in self.applier.take_hash_jobs() {
             self.run_hash_job(job);

@@ -214,11 +214,13 @@ fn open_storage(
             source: std::io::ErrorKind::AlreadyExists.into(),
         });
     }
-    // Once the log's beginning is gone it could not bring a missing file back. The whole log is read for that,
-    // so only where it matters.
+    // A mark above 0 says that the store was on disk: the log, which may have lost its beginning or never have had
+    // one, could not bring back all that was in it. The whole log is read for that, so only where it matters.
     let create = !paths.store.exists()
-        && (!etched_wal::exists(disk, &paths.wal)?
-            || etched_wal::valid_snapshots(disk, &paths.wal)?.iter().any(|mark| mark.index == 0));
+        && (!etched_wal::exists(disk, &paths.wal)? || {
+            let marks = etched_wal::valid_snapshots(disk, &paths.wal)?;
+            !marks.is_empty() && marks.iter().all(|mark| mark.index == 0)
+        });
     let options = || etched_storage::Options { cache_bytes: config.cache_bytes, create };
     match Storage::open(&paths.store, options()) {
         Err(error @ etched_storage::Error::InUse { .. }) => {

@@ -231,7 +231,7 @@ impl Shared {
         field: Field,
         body: &[u8],
     ) -> Result<Bytes, Error> {
-        let caller = self.caller(who).await?;
+        let caller = self.caller(who)?;
         Ok(request::encode_for(id, &caller, field, body))
     }
 

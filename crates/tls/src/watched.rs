@@ -64,6 +64,8 @@ impl<T: PartialEq> Watched<T> {
                 changed
             }
             Err(error) => {
+                // What failed may have been the reading: the next handshake tries again.
+                self.settled = false;
                 let error = error.to_string();
                 if self.failure.as_ref() != Some(&error) {
                     tracing::error!(

@@ -20,6 +20,13 @@ use crate::request::Field;
 use crate::shared::{Answer, Shared};
 
 /// Replicates a request and gives its answer.
+/// Bytes of the longest name of a user or role: that of a key in a bbolt file, in which snapshots have to put it.
+const NAME_BYTES_MAX: usize = 32_768;
+
+fn check_name(name: &str) -> Result<(), Error> {
+    if name.len() > NAME_BYTES_MAX { Err(Error::RequestTooLarge) } else { Ok(()) }
+}
+
 async fn ask(
     shared: &Shared,
     who: impl Asking,
@@ -59,12 +66,22 @@ changes! {
     user_delete: AuthUserDeleteRequest => AuthUserDelete, AuthUserDeleteResponse;
     user_grant_role: AuthUserGrantRoleRequest => AuthUserGrantRole, AuthUserGrantRoleResponse;
     user_revoke_role: AuthUserRevokeRoleRequest => AuthUserRevokeRole, AuthUserRevokeRoleResponse;
-    role_add: AuthRoleAddRequest => AuthRoleAdd, AuthRoleAddResponse;
     role_delete: AuthRoleDeleteRequest => AuthRoleDelete, AuthRoleDeleteResponse;
     role_grant_permission: AuthRoleGrantPermissionRequest =>
         AuthRoleGrantPermission, AuthRoleGrantPermissionResponse;
     role_revoke_permission: AuthRoleRevokePermissionRequest =>
         AuthRoleRevokePermission, AuthRoleRevokePermissionResponse;
+}
+
+pub(super) async fn role_add(
+    shared: Arc<Shared>,
+    request: pb::AuthRoleAddRequest,
+    body: Bytes,
+    who: Who,
+) -> Result<Framed, Status> {
+    check_name(&request.name)?;
+    let (header, _) = ask(&shared, &who, Field::AuthRoleAdd, &body).await?;
+    reply(&pb::AuthRoleAddResponse { header: Some(header) })
 }
 
 pub(super) async fn status(
@@ -142,6 +159,7 @@ pub(super) async fn user_add(
     _: Bytes,
     who: Who,
 ) -> Result<Framed, Status> {
+    check_name(&request.name)?;
     let password = std::mem::take(&mut request.password);
     if !request.options.is_some_and(|options| options.no_password) {
         request.hashed_password = hashed(&shared, password).await?;

@@ -41,7 +41,7 @@ pub(super) async fn range(
     }
     // In a box of its own: the future of a small read should be small.
     let allowed = match shared.auth.is_enabled() {
-        true => Box::pin(shared.require(who.who(), Asked::Range(&request))).await?,
+        true => shared.require(who.who(), Asked::Range(&request))?,
         false => 0,
     };
     shared.metrics.mvcc_range.inc();
@@ -232,7 +232,7 @@ async fn read_only_txn(
     if !check::is_serializable(&request) {
         shared.read_index().await?;
     }
-    let allowed = shared.require(who.who(), Asked::Txn(&request)).await?;
+    let allowed = shared.require(who.who(), Asked::Txn(&request))?;
     let (started, metrics) = (Instant::now(), Arc::clone(&shared));
     let result = beside(move || {
         let (mut answer, revision) =
@@ -269,7 +269,7 @@ pub(super) async fn range_stream(
         if !message.serializable {
             call.shared.read_index().await?;
         }
-        let allowed = call.shared.require(&who, Asked::Range(&message)).await?;
+        let allowed = call.shared.require(&who, Asked::Range(&message))?;
         call.shared.metrics.mvcc_range.inc();
         let reading = if message.sort_target == 0 {
             let limit = call.shared.config.max_request_bytes;

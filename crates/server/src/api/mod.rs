@@ -285,7 +285,7 @@ impl Call {
         F: Future<Output = Result<Framed, Status>> + 'static,
     {
         self.unary(request, |shared, message, body| async {
-            shared.require(&who, Asked::SignedIn).await?;
+            shared.require(&who, Asked::SignedIn)?;
             handler(shared, message, body, who).await
         })
     }
@@ -302,7 +302,7 @@ impl Call {
         F: Future<Output = Result<Framed, Status>> + 'static,
     {
         self.unary(request, |shared, message, body| async {
-            shared.require(&who, Asked::Admin).await?;
+            shared.require(&who, Asked::Admin)?;
             handler(shared, message, body, who).await
         })
     }

@@ -43,7 +43,7 @@ const END: (Bytes, u64) = (Bytes::new(), 0);
 pub(super) async fn snapshot(call: Call, request: Request<Incoming>, who: Who) -> Response<Body> {
     let open = async {
         let _: pb::SnapshotRequest = call.only_message(request).await?;
-        call.shared.require(&who, Asked::Admin).await?;
+        call.shared.require(&who, Asked::Admin)?;
         open(&call.shared).await
     };
     let (view, turn) = match call.in_time(open).await {

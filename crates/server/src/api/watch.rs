@@ -95,7 +95,7 @@ async fn may_watch(
     create: &pb::WatchCreateRequest,
 ) -> Result<(), Error> {
     if shared.auth.is_enabled() && create.start_revision >= 0 {
-        shared.require(who, Asked::Watch(create)).await?;
+        shared.require(who, Asked::Watch(create))?;
     }
     Ok(())
 }

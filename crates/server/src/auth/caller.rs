@@ -83,11 +83,11 @@ impl Who {
 }
 
 impl Shared {
-    /// Who asks; nobody while authentication is off. Waits until this member has applied so far as a token says.
+    /// Who asks; nobody while authentication is off.
     ///
     /// # Errors
     /// [`Error::InvalidAuthToken`]: a bad token is not forgiven, even beside a good certificate.
-    pub(crate) async fn caller(&self, who: &Who) -> Result<Caller, Error> {
+    pub(crate) fn caller(&self, who: &Who) -> Result<Caller, Error> {
         let Some(said) = who.0.as_ref().filter(|_| self.auth.is_enabled()) else {
             return Ok(Caller::default());
         };
@@ -100,7 +100,7 @@ impl Shared {
         };
         let found = match std::str::from_utf8(token.as_bytes()) {
             Ok(text) => {
-                self.caller_of_token(text.strip_prefix("Bearer ").unwrap_or(text), revision).await
+                self.caller_of_token(text.strip_prefix("Bearer ").unwrap_or(text), revision)
             }
             Err(_) => None,
         };
@@ -111,26 +111,18 @@ impl Shared {
         })
     }
 
-    async fn caller_of_token(&self, token: &str, revision: u64) -> Option<Caller> {
+    fn caller_of_token(&self, token: &str, revision: u64) -> Option<Caller> {
         match &self.auth.tokens {
             Tokens::Off => None,
             Tokens::Simple(tokens) => {
-                self.wait_applied(token_index(token)?).await;
+                // A token is handed out when its entry is applied: none of this member's is ahead of it.
+                if token_index(token)? > self.progress.applied.load(Ordering::Acquire) {
+                    return None;
+                }
                 let username = tokens.lock().user_of(token, self.now())?;
                 Some(Caller { username, revision })
             }
             Tokens::Jwt(jwt) => jwt.caller(token),
-        }
-    }
-
-    /// Waits until this member has applied the entry at `index`; for ever, if there never is one.
-    async fn wait_applied(&self, index: u64) {
-        loop {
-            let applied = self.auth.applied.notified();
-            if self.progress.applied.load(Ordering::Acquire) >= index {
-                return;
-            }
-            applied.await;
         }
     }
 
@@ -139,8 +131,8 @@ impl Shared {
     ///
     /// # Errors
     /// Why not.
-    pub(crate) async fn require(&self, who: &Who, asked: Asked<'_>) -> Result<u64, Error> {
-        let caller = self.caller(who).await?;
+    pub(crate) fn require(&self, who: &Who, asked: Asked<'_>) -> Result<u64, Error> {
+        let caller = self.caller(who)?;
         self.auth.authorize(&caller, asked, self)?;
         Ok(caller.revision)
     }

@@ -33,6 +33,8 @@ pub(super) struct Jwt {
 struct Looked {
     at: Instant,
     files: [Option<Stamp>; 2],
+    /// Why the last look failed: said once, tried again at each look.
+    failure: Option<String>,
 }
 
 /// Tells a file from one that was written later.
@@ -51,7 +53,7 @@ impl Jwt {
             method,
             options,
             key: RwLock::new(key),
-            looked: Mutex::new(Looked { at: Instant::now(), files }),
+            looked: Mutex::new(Looked { at: Instant::now(), files, failure: None }),
         })
     }
 
@@ -116,16 +118,20 @@ impl Jwt {
         match read_key(self.method, &self.options) {
             Ok(key) => {
                 *self.key.write() = key;
+                looked.files = files;
+                looked.failure = None;
                 tracing::info!("read the changed keys of auth tokens");
             }
             Err(reason) => {
-                tracing::error!(
-                    reason,
-                    "the changed keys of auth tokens are no good; the old ones stay"
-                );
+                if looked.failure.as_ref() != Some(&reason) {
+                    tracing::error!(
+                        reason,
+                        "the changed keys of auth tokens are no good; the old ones stay"
+                    );
+                }
+                looked.failure = Some(reason);
             }
         }
-        looked.files = files;
     }
 }
 

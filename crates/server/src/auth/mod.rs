@@ -27,7 +27,6 @@ use bytes::Bytes;
 use etched_auth::{Asked, Caller, LeaseKeys, Password, SimpleTokens, Store};
 use etched_storage::Table;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
 
 use crate::StartError;
 use crate::config::{AuthConfig, TokenKind};
@@ -49,8 +48,6 @@ pub(crate) struct Auth {
     store: RwLock<Store>,
     tokens: Tokens,
     pub(crate) passwords: Passwords,
-    /// Woken after each batch: a token may wait until this member has applied its entry.
-    pub(crate) applied: Notify,
 }
 
 /// What tokens are.
@@ -84,7 +81,6 @@ impl Auth {
             store: RwLock::new(store),
             tokens,
             passwords: Passwords::new(config.bcrypt_cost),
-            applied: Notify::new(),
         })
     }
 

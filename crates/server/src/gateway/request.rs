@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use etched_proto::json::{self, Scanner};
@@ -32,6 +33,9 @@ impl Limits {
     }
 }
 
+/// How long the end of a request may keep its call waiting once the message is there.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
+
 /// The one message of a call. Nothing at all is the empty message; what follows the first value is passed over.
 ///
 /// # Errors
@@ -49,7 +53,14 @@ pub(super) async fn one(
             text.and_then(|text| Ok(json::decode(message, &text)?)).map_err(Status::from)?
         }
     };
-    texts.drain().await;
+    if wire.len() > limits.message {
+        return Err(grpc::too_large(wire.len(), limits.message));
+    }
+    // Counted while the rest may still come; from then on by who reads the message.
+    let mut permit = Permit::default();
+    permit.grow_to(wire.len(), limits.share)?;
+    // A client that never ends its request gets its answer all the same, and loses the connection.
+    let _ = tokio::time::timeout(DRAIN_TIME, texts.drain()).await;
     Ok(Box::pin(Once(Some(framed(&wire)))))
 }
 

@@ -218,6 +218,10 @@ impl MessageReader {
                 return Err(too_large(length, self.limit));
             }
             if waiting.len() >= PREFIX + length {
+                if self.body.is_made() {
+                    // No flow control of a connection bounds these.
+                    self.permit.grow_to(length, self.share)?;
+                }
                 return self.message(flag, length).map(Some);
             }
             // Room grows with what arrives: an announced length alone costs nothing.
@@ -240,7 +244,11 @@ impl MessageReader {
         };
         match (flag, self.encoding) {
             (0, _) => Ok(message),
-            (1, Encoding::Gzip) => unzip(&message, self.limit),
+            (1, Encoding::Gzip) => {
+                let plain = unzip(&message, self.limit)?;
+                self.permit.grow_to(plain.len(), self.share)?;
+                Ok(plain)
+            }
             (1, Encoding::Identity) => {
                 Err(Status::internal("grpc: compressed flag set with identity or empty encoding"))
             }

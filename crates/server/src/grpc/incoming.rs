@@ -21,6 +21,11 @@ pub(crate) enum Incoming {
 }
 
 impl Incoming {
+    /// Whether the messages are made here.
+    pub(super) const fn is_made(&self) -> bool {
+        matches!(self, Self::Made(_))
+    }
+
     /// The next piece; None when the client has sent all.
     pub(super) fn poll_data(
         &mut self,

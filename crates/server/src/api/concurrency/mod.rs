@@ -63,7 +63,7 @@ async fn lease_of(shared: &Client, named: i64) -> Result<i64, Status> {
         return Ok(named);
     }
     shared.admit(quota::LEASE_COST)?;
-    shared.require(&shared.who, Asked::SignedIn).await?;
+    shared.require(&shared.who, Asked::SignedIn)?;
     let id = shared.ids.next_lease();
     let request = pb::LeaseGrantRequest { ttl: SESSION_TTL, id };
     let outcome = shared.propose(&*shared.who, Field::LeaseGrant, &request.encode_to_vec()).await?;
@@ -136,7 +136,7 @@ async fn look(
     shared.read_index().await?;
     let success = ranges.into_iter().map(|range| op(request_op::Request::RequestRange(range)));
     let txn = pb::TxnRequest { success: success.collect(), ..Default::default() };
-    let allowed = shared.require(&shared.who, Asked::Txn(&txn)).await?;
+    let allowed = shared.require(&shared.who, Asked::Txn(&txn))?;
     let reading = Arc::clone(&shared.shared);
     kv::beside(move || {
         let (reply, revision) =

@@ -71,7 +71,7 @@ impl Watching {
                 filters: filters.clone(),
                 ..Default::default()
             };
-            shared.require(&shared.who, Asked::Watch(&create)).await?;
+            shared.require(&shared.who, Asked::Watch(&create))?;
             // A refusal comes out of the stream as an end.
             let _ = stream.create(&create);
         }
