@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! bench [--short] [--rounds N] [--requests N] [--keys N] [--seconds N]
-//!       [--json FILE] [--svg FILE] [--markdown FILE] [--strace] [SCENARIO or GROUP...]
+//!       [--json FILE] [--svg FILE] [--markdown FILE] [--before COMMAND] [--strace]
+//!       [SCENARIO or GROUP...]
 //!
 //! build etcd, benchmark and load (Go module) and etched
 //!   └─> each round, each group, etcd then etched (the next round etched then etcd):
@@ -25,6 +26,7 @@ mod table;
 mod target;
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use crate::tools;
@@ -73,6 +75,7 @@ impl Bench {
             for group in &GROUPS {
                 let chosen = self.options.chosen(group, round);
                 for server in order.into_iter().filter(|_| !chosen.is_empty()) {
+                    self.wait()?;
                     self.group(group, &chosen, server, round);
                     // an hour of figures is not lost with the run
                     self.save()?;
@@ -80,6 +83,12 @@ impl Bench {
             }
         }
         Ok(())
+    }
+
+    /// Runs what is to run before each server's turn, such as a wait for the machine to be quiet.
+    fn wait(&self) -> Result<(), String> {
+        let before = self.options.before.as_ref();
+        before.map_or(Ok(()), |command| tools::run(Command::new(command)))
     }
 
     /// The chosen scenarios of a group on one server. The store is loaded for the first, and again

@@ -11,6 +11,8 @@ pub(super) struct Options {
     pub(super) json: PathBuf,
     pub(super) svg: Option<PathBuf>,
     pub(super) markdown: Option<PathBuf>,
+    /// A program that runs before each server's turn at a group.
+    pub(super) before: Option<PathBuf>,
     /// Names of scenarios and groups; all when there is none.
     names: Vec<String>,
 }
@@ -23,6 +25,7 @@ impl Options {
             json: tools::target().join("bench.json"),
             svg: None,
             markdown: None,
+            before: None,
             names: Vec::new(),
         };
         let mut words = arguments.iter();
@@ -41,6 +44,7 @@ impl Options {
                 "--json" => options.json = value()?.into(),
                 "--svg" => options.svg = Some(value()?.into()),
                 "--markdown" => options.markdown = Some(value()?.into()),
+                "--before" => options.before = Some(value()?.into()),
                 "--strace" => options.names.push("durability".to_owned()),
                 name if is_known(name) => options.names.push(name.to_owned()),
                 _ => return Err(format!("{word:?} is no option, and no scenario of\n{}", list())),
