@@ -437,6 +437,36 @@ func TestAlarmCommands(t *testing.T) {
 	})
 }
 
+func TestDowngradeCommands(t *testing.T) {
+	onBoth(t, func(c *Case) {
+		c.Eventually("a cluster version", func() bool {
+			s, err := c.Maintenance.Status(c.Context(), &pb.StatusRequest{})
+			return err == nil && s.StorageVersion == "3.7.0"
+		})
+		c.Run("downgrade")
+		c.Run("downgrade", "validate")
+		c.Run("downgrade", "validate", "3.6", "more")
+		c.Run("downgrade", "validate", "three")
+		c.Run("downgrade", "validate", "3.5")
+		for _, format := range formats {
+			c.Run("downgrade", "validate", "3.6", "-w", format)
+		}
+		c.Run("downgrade", "cancel")
+		c.Run("downgrade", "enable", "3.5")
+		c.Run("downgrade", "enable", "3.6")
+		c.Run("downgrade", "enable", "3.6")
+		c.Eventually("the target", func() bool {
+			s, err := c.Maintenance.Status(c.Context(), &pb.StatusRequest{})
+			return err == nil && s.StorageVersion == "3.6.0"
+		})
+		for _, format := range formats[1:] {
+			c.Run("endpoint", "status", "-w", format)
+		}
+		c.Run("downgrade", "validate", "3.6")
+		c.Run("downgrade", "cancel")
+	})
+}
+
 func TestMakeMirrorBetweenTwoServers(t *testing.T) {
 	onBoth(t, func(c *Case) {
 		target := harness.Start(c.T, c.Server.Kind)

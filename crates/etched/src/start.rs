@@ -71,6 +71,7 @@ fn config(settings: Settings) -> Config {
             settings::AutoCompaction::Revision(keep) => AutoCompaction::Revision(keep),
         },
         watch_progress_interval: features.watch_progress_notify_interval,
+        downgrade_check_time: features.downgrade_check_time,
         warning_apply: features.warning_apply_duration,
         warning_request: features.warning_unary_request_duration,
         features: member

@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::metrics::Operation;
 use crate::request::{self, AuthRequest, Request};
 use crate::shared::{Answer, Outcome, Shared, Waiter};
+use crate::versions::{self, Version};
 
 /// Row of the table `meta`: the compaction up to which all records are removed.
 pub(crate) const FINISHED: &[u8] = b"finishedCompactRev";
@@ -173,10 +174,7 @@ impl Applier {
             Request::LeaseCheckpoint(request) => self.checkpoint_leases(&request),
             Request::Alarm(request) => self.alarm(&request),
             Request::Auth(request) => self.change_users(*request, index)?,
-            Request::ClusterVersionSet(request) => {
-                tracing::info!(version = %request.ver, "set cluster version");
-                self.change_cluster(|cluster| cluster.set_version(request.ver))
-            }
+            Request::ClusterVersionSet(request) => self.set_cluster_version(request.ver)?,
             Request::ClusterMemberAttrSet(request) => {
                 let attributes = request.member_attributes.unwrap_or_default();
                 self.change_cluster(|cluster| {
@@ -328,6 +326,22 @@ impl Applier {
             _ => Vec::new(),
         };
         Answer::Alarms(alarms)
+    }
+
+    /// etcd panics too where the server is older than what it is to be part of.
+    fn set_cluster_version(&mut self, text: String) -> Result<Answer, Failure> {
+        let Some(version) = Version::parse(&text) else {
+            return Err(Failure::Fatal(format!("cluster version {text:?} is none")));
+        };
+        versions::part_of(version).map_err(|error| Failure::Fatal(error.to_string()))?;
+        let before = Version::parse(&self.shared.cluster.read().version).map(Version::short);
+        let now = version.short();
+        match &before {
+            None => tracing::info!("cluster-version" = now, "set initial cluster version"),
+            Some(from) => tracing::info!(from, to = now, "updated cluster version"),
+        }
+        self.shared.metrics.cluster_version(before.as_deref(), &now);
+        Ok(self.change_cluster(|cluster| cluster.set_version(text)))
     }
 
     fn change_cluster(

@@ -30,6 +30,7 @@ use crate::inbox::Inbox;
 use crate::lane::Lane;
 use crate::metrics::{About, Metrics};
 use crate::shared::{Progress, Shared};
+use crate::versions::{self, Version};
 use crate::wakes::WakeLanes;
 
 /// Name of the store's file: etcd's own, so that etcd started here by mistake refuses it instead of beginning
@@ -89,6 +90,7 @@ pub(crate) fn boot<D: Disk>(
     let (log, Opened { store, attachments, unswept }) = (log?, opened?);
     let rows = |table| storage.rows(table);
     let cluster = Cluster::restore(rows)?;
+    let version = check_version(&cluster)?;
     let mut lessor = restore_lessor(&config, &storage)?;
     let mut users = Auth::restore_store(rows)?;
     let first_rows = users.begin();
@@ -126,6 +128,9 @@ pub(crate) fn boot<D: Disk>(
         started: Instant::now(),
         config,
     });
+    if let Some(version) = version {
+        shared.metrics.cluster_version(None, &version.short());
+    }
     let raft_config = RaftConfig {
         id: shared.member_id,
         election_ticks: shared.config.election_ticks() as usize,
@@ -139,6 +144,20 @@ pub(crate) fn boot<D: Disk>(
     let engine = Engine::new(node, applier, Arc::clone(&shared), found.applied);
     let flusher = Flusher::new(Arc::clone(&shared), found.applied, Some(conf_state));
     Ok(Booted { shared, engine, flusher: Some(flusher), catch_up })
+}
+
+/// The cluster's version, if it has one that this server can be part of.
+fn check_version(cluster: &Cluster) -> Result<Option<Version>, StartError> {
+    if let Some(target) = &cluster.downgrade {
+        tracing::info!(
+            "target-cluster-version" = target,
+            "current-server-version" = crate::ETCD_VERSION,
+            "cluster is downgrading to target version"
+        );
+    }
+    let version = Version::parse(&cluster.version);
+    version.map_or(Ok(()), versions::part_of)?;
+    Ok(version)
 }
 
 struct OpenLog<D: Disk> {

@@ -174,6 +174,8 @@ pub struct Config {
     pub auto_compaction: AutoCompaction,
     /// How often idle watchers that asked for it hear of the current revision.
     pub watch_progress_interval: Duration,
+    /// How often is looked whether a downgrade is complete; zero is never.
+    pub downgrade_check_time: Duration,
     /// Applying an entry that takes longer is logged.
     pub warning_apply: Duration,
     /// A unary request that takes longer is logged.
@@ -238,6 +240,7 @@ impl Default for Config {
             compaction_pause: Duration::from_millis(10),
             auto_compaction: AutoCompaction::Off,
             watch_progress_interval: Duration::from_secs(600),
+            downgrade_check_time: Duration::from_secs(5),
             warning_apply: Duration::from_millis(100),
             warning_request: Duration::from_millis(300),
             features: Vec::new(),

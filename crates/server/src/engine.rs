@@ -101,9 +101,7 @@ impl<D: Disk> Engine<D> {
             }),
         };
         self.propose_own(Field::ClusterMemberAttrSet, &attributes);
-        let version = crate::cluster_version();
-        if self.shared.cluster.read().version != version {
-            let request = membershippb::ClusterVersionSetRequest { ver: version };
+        if let Some(request) = crate::versions::first(&self.shared) {
             self.propose_own(Field::ClusterVersionSet, &request);
         }
         self.turn(Instant::now())

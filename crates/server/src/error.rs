@@ -64,6 +64,16 @@ errors! {
     Corrupt => DataLoss, "etcdserver: corrupt cluster";
     /// Leadership cannot go to that member.
     BadLeaderTransferee => FailedPrecondition, "etcdserver: bad leader transferee";
+    /// The target of a downgrade is no version.
+    WrongDowngradeVersionFormat => InvalidArgument, "etcdserver: wrong downgrade target version format";
+    /// The target of a downgrade is not the version before the cluster's.
+    InvalidDowngradeTarget => InvalidArgument, "etcdserver: invalid downgrade target version";
+    /// The cluster has no version yet.
+    ClusterVersionUnavailable => FailedPrecondition, "etcdserver: cluster version not found during downgrade";
+    /// A downgrade was asked for already.
+    DowngradeInProcess => FailedPrecondition, "etcdserver: cluster has a downgrade job in progress";
+    /// There is no downgrade to cancel.
+    NoInflightDowngrade => FailedPrecondition, "etcdserver: no inflight downgrade job";
     /// RangeStream takes no order but the keys'.
     StreamSort => Unimplemented, "RangeStream does not support custom sort orders";
     /// RangeStream takes no revision filters.

@@ -44,6 +44,7 @@ mod run;
 mod secure;
 mod shared;
 mod snapshot;
+mod versions;
 mod wakes;
 // The record is of unoptimized code: what an optimizer leaves out is not ours to count.
 #[cfg(all(test, debug_assertions))]
@@ -65,11 +66,6 @@ pub const ETCD_VERSION: &str = "3.7.1";
 
 /// Version that its clients give as that of the API they speak.
 const API_VERSION: &str = "3.7";
-
-/// The cluster version a lone member sets.
-fn cluster_version() -> String {
-    "3.7.0".to_owned()
-}
 
 /// What stands in the way of a start, each as one line for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +136,17 @@ pub enum StartError {
     NoCertificate {
         /// The address.
         address: String,
+    },
+    /// The data is that of a cluster whose version is above this server's.
+    #[error(
+        "invalid downgrade; server version is lower than determined cluster version: server {own}, \
+         cluster {cluster}"
+    )]
+    ClusterIsNewer {
+        /// This server's version.
+        own: String,
+        /// The cluster's version.
+        cluster: String,
     },
     /// The operating system refused something.
     #[error("cannot {action}: {source}")]

@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::lane;
 use crate::listen::{self, Bound, Connections, Endpoint, Service, Socket, Stream};
 use crate::shared::{Event, Shared};
+use crate::versions;
 
 /// Threads that answer large reads, per network thread.
 const READ_THREADS: usize = 4;
@@ -348,6 +349,8 @@ fn spawn_network(
             if let Some((bound, senders)) = accepting {
                 spawn_accept(&local, bound, &senders, &stopped);
                 local.spawn_local(compactor::run(Arc::clone(&shared), stopped.clone()));
+                local.spawn_local(versions::watch_version(Arc::clone(&shared), stopped.clone()));
+                local.spawn_local(versions::watch_downgrade(Arc::clone(&shared), stopped.clone()));
             }
             local.block_on(&runtime, serve_connections(shared, receiver, stopped));
             runtime.shutdown_timeout(CONNECTIONS_TIMEOUT);

@@ -163,8 +163,7 @@ pub(super) const FEATURES: &[Flag] = &[
         "5s",
         "Period of the check whether a downgrade is done, 0 for never.",
     )
-    .yaml("downgrade-check-time")
-    .later("downgrades"),
+    .yaml("downgrade-check-time"),
     Flag::new(
         Group::Features,
         "warning-apply-duration",

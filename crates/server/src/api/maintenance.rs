@@ -7,6 +7,7 @@ use bytes::Bytes;
 use etched_auth::Asked;
 use etched_proto::etcdserverpb as pb;
 use pb::alarm_request::AlarmAction;
+use pb::downgrade_request::DowngradeAction;
 use tonic::Status;
 
 use super::reply;
@@ -15,6 +16,7 @@ use crate::error::Error;
 use crate::grpc::Framed;
 use crate::request::Field;
 use crate::shared::{Answer, Shared};
+use crate::versions;
 
 pub(super) async fn alarm(
     shared: Arc<Shared>,
@@ -139,4 +141,32 @@ pub(super) async fn move_leader(
         return Err(Error::BadLeaderTransferee.into());
     }
     reply(&pb::MoveLeaderResponse::default())
+}
+
+pub(super) async fn downgrade(
+    shared: Arc<Shared>,
+    request: pb::DowngradeRequest,
+    _: Bytes,
+    who: Who,
+) -> Result<Framed, Status> {
+    let action = DowngradeAction::try_from(request.action).map_err(|_| Error::UnknownMethod)?;
+    let version = match action {
+        DowngradeAction::Validate => versions::validate(&shared, &request.version).await?.short(),
+        DowngradeAction::Enable => {
+            if let Err(error) = versions::enable(&shared, &who, &request.version).await {
+                tracing::warn!(error = error.status().1, "reject downgrade request");
+                return Err(error.into());
+            }
+            versions::short_cluster_version(&shared)
+        }
+        DowngradeAction::Cancel => {
+            // As in etcd, who cancels what is not there hears no error.
+            if let Err(error) = versions::cancel(&shared, &who).await {
+                tracing::warn!(error = error.status().1, "failed to cancel downgrade");
+            }
+            versions::short_cluster_version(&shared)
+        }
+    };
+    let header = Some(shared.header(shared.reader.current_revision()));
+    reply(&pb::DowngradeResponse { header, version })
 }

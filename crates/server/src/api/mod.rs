@@ -231,7 +231,7 @@ fn dispatch_rare(call: Call, request: Request<Incoming>, who: Who) -> Answering 
             call.refuse("membership changes come with clusters")
         }
         Method::Snapshot => Box::pin(snapshot::snapshot(call, request, who)),
-        Method::Downgrade => call.refuse("downgrades come in a later version"),
+        Method::Downgrade => call.for_root(request, who, maintenance::downgrade),
         Method::Range
         | Method::RangeStream
         | Method::Put

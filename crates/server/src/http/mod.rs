@@ -150,6 +150,10 @@ async fn route(
             profile::serve(&path[profile::PREFIX.len()..], request.uri().query()).await
         }
         "/members" if surface == Surface::Peer => get_only(request, || members(shared)),
+        "/downgrade/enabled" if surface == Surface::Peer => match not_get(request) {
+            Some(refused) => refused,
+            None => downgrade_enabled(shared).await,
+        },
         _ if observed && health::is_check(path) => match not_get(request) {
             Some(refused) => refused,
             None => health::check(shared, path, request.uri().query()).await,
@@ -175,7 +179,23 @@ fn members(shared: &Shared) -> Response<Body> {
     let members: Vec<_> = shared.cluster.read().members.values().cloned().collect();
     let mut body = serde_json::to_string(&members).expect("strings and numbers always serialize");
     body.push('\n');
-    let mut response = json(body);
+    of_cluster(shared, json(body))
+}
+
+/// Whether the cluster is on its way to the version before: what a member of that version asks before it joins.
+async fn downgrade_enabled(shared: &Shared) -> Response<Body> {
+    if let Err(error) = shared.read_index().await {
+        let body = format!("failed linearized read: {}\n", error.status().1);
+        return of_cluster(shared, text(StatusCode::INTERNAL_SERVER_ERROR, body));
+    }
+    let enabled = shared.cluster.read().downgrade.is_some();
+    let mut response = Response::new(Body::text(enabled.to_string()));
+    set_type(&mut response, "text/plain");
+    of_cluster(shared, response)
+}
+
+/// An answer to another member says which cluster it is from.
+fn of_cluster(shared: &Shared, mut response: Response<Body>) -> Response<Body> {
     let id = HeaderValue::from_str(&format!("{:x}", shared.cluster_id)).expect("hex digits");
     response.headers_mut().insert("x-etcd-cluster-id", id);
     response
@@ -184,9 +204,7 @@ fn members(shared: &Shared) -> Response<Body> {
 fn render_metrics(shared: &Shared) -> Vec<u8> {
     let (mut values, mut totals) = shared.observe();
     process::observe(&mut values, &mut totals);
-    let version = shared.cluster.read().version.clone();
-    let minor = version.rsplit_once('.').map_or("", |(minor, _)| minor).to_owned();
-    shared.metrics.render(&values, &totals, &minor)
+    shared.metrics.render(&values, &totals)
 }
 
 /// Values of a query parameter.

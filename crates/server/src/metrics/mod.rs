@@ -183,6 +183,8 @@ pub(crate) struct Metrics {
     pub(crate) healthchecks: IntCounterVec,
     /// Alarms raised (+1) and cleared (-1).
     pub(crate) alarms: GaugeVec,
+    /// 1 for the cluster's version, 0 for those it had.
+    cluster_version: GaugeVec,
     states: States,
 }
 
@@ -515,6 +517,12 @@ impl Metrics {
                 "Alarms for every member in cluster. 1 for 'server_id' label with current ID. 2 for 'alarm_type' label with type of this alarm",
                 &["server_id", "alarm_type"],
             ),
+            cluster_version: gauges(
+                r,
+                "etcd_cluster_version",
+                "Which version is running. 1 for 'cluster_version' label with current cluster version",
+                &["cluster_version"],
+            ),
             states: States::new(r),
             registry: r.clone(),
         }
@@ -604,13 +612,16 @@ impl Metrics {
         self.alarms.with_label_values(&[&format!("{member_id:x}"), kind]).add(change);
     }
 
+    /// The cluster's version is `now`, major and minor.
+    pub(crate) fn cluster_version(&self, before: Option<&str>, now: &str) {
+        if let Some(before) = before {
+            self.cluster_version.with_label_values(&[before]).set(0.0);
+        }
+        self.cluster_version.with_label_values(&[now]).set(1.0);
+    }
+
     /// The whole text.
-    pub(crate) fn render(
-        &self,
-        values: &StateValues,
-        totals: &Totals,
-        cluster_version: &str,
-    ) -> Vec<u8> {
+    pub(crate) fn render(&self, values: &StateValues, totals: &Totals) -> Vec<u8> {
         self.states.set(values);
         self.scrapes_in_flight.inc();
         let mut out = Vec::with_capacity(64 << 10);
@@ -644,15 +655,6 @@ impl Metrics {
             "counter",
             format!("process_cpu_seconds_total {}", totals.cpu_seconds),
         );
-        if !cluster_version.is_empty() {
-            line(
-                &mut text,
-                "etcd_cluster_version",
-                "Which version is running. 1 for 'cluster_version' label with current cluster version",
-                "gauge",
-                format!("etcd_cluster_version{{cluster_version=\"{cluster_version}\"}} 1"),
-            );
-        }
         out.extend_from_slice(text.as_bytes());
         self.scrapes_in_flight.dec();
         self.scrapes.with_label_values(&["200"]).inc();
