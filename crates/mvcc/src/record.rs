@@ -4,6 +4,8 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use crate::kv::Kv;
+
 /// The name of one change: the revision of the store and the place inside it.
 ///
 /// A fresh store stands at main revision 1; the first write makes 2. All changes of one transaction
@@ -30,6 +32,26 @@ pub struct Record {
     pub tombstone: bool,
     /// An encoded `mvccpb.KeyValue`.
     pub bytes: Bytes,
+}
+
+impl Record {
+    /// Whether a store can be opened that has this record at `revision`.
+    ///
+    /// # Errors
+    /// What [`Store::open`](crate::Store::open) would say.
+    pub fn check(&self, revision: Revision) -> Result<(), RecordsError> {
+        let kv = Kv::of(revision, &self.bytes)?;
+        if u32::try_from(revision.sub).is_err() {
+            let Revision { main, sub } = revision;
+            return Err(RecordsError(format!(
+                "record {main}/{sub} is of too many in one revision"
+            )));
+        }
+        if self.tombstone || kv.version > 0 || self.bytes.is_empty() {
+            return Ok(());
+        }
+        Err(RecordsError::no_version(revision))
+    }
 }
 
 /// A [`Record`] where it lies.
@@ -121,3 +143,9 @@ pub trait Records: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct RecordsError(pub String);
+
+impl RecordsError {
+    pub(crate) fn no_version(Revision { main, sub }: Revision) -> Self {
+        Self(format!("record {main}/{sub} is a put without a version"))
+    }
+}

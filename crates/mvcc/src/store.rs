@@ -364,8 +364,7 @@ impl Share {
             // What a restore that raises the revision leaves there. Its key, the empty one, no request names.
             self.builder.push(&[], Entry::put(revision, revision.main, 1, 0), 0);
         } else {
-            let Revision { main, sub } = revision;
-            return Err(RecordsError(format!("record {main}/{sub} is a put without a version")));
+            return Err(RecordsError::no_version(revision));
         }
         Ok(())
     }

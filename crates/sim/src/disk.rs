@@ -225,6 +225,11 @@ impl Disk for SimDisk {
         self.change(|state| state.tree.rename(from, to))
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.state().tree.find_file(from)?;
+        self.change(|state| state.tree.link(from, to))
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.state().tree.find_file(path)?;
         self.change(|state| state.tree.remove(path))

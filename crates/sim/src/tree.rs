@@ -1,6 +1,6 @@
 //! Directories: which names they hold now, and which of that is durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path};
 
@@ -146,6 +146,17 @@ impl Tree {
         Ok(())
     }
 
+    /// A second name for a file.
+    pub(crate) fn link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let id = self.find_file(from)?;
+        let (dir, name) = self.parent(to)?;
+        if dir.names.contains_key(&name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        dir.change(Change::Link(name, id));
+        Ok(())
+    }
+
     /// Removes a file, or a directory with all in it.
     pub(crate) fn remove(&mut self, path: &Path) -> io::Result<()> {
         self.find(path)?;
@@ -180,7 +191,9 @@ impl Tree {
             Node::File(contents) => contents.reserved,
             Node::Dir(_) => 0,
         };
-        named.flatten().map(size).sum()
+        // A file with two names takes its space once.
+        let files: BTreeSet<&Id> = named.flatten().collect();
+        files.into_iter().map(size).sum()
     }
 
     /// What is left after a power cut.

@@ -37,6 +37,9 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn open(&self, path: &Path, mode: Open) -> io::Result<Self::File>;
     /// Gives `from` the name `to`; a file of that name is replaced in one step.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives the file `from` a second name, `to`, in the same directory; one of that name is an error
+    /// (`AlreadyExists`).
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Names (not paths) in a directory, in byte order; names that are not UTF-8 are left out.

@@ -3,6 +3,7 @@
 //! ```text
 //! Wal::save(state, entries) ──> record ──> segment file ──> fdatasync
 //! Wal::open(mark)           <── checks, repair <── segments from the mark on
+//! read(mark)                <── checks ────────────┘   changes nothing
 //! ```
 //! The files are etcd's, byte for byte (3.5 to 3.7 are read, 3.7 is written): etcd opens what this
 //! crate writes and the other way round.
@@ -32,6 +33,6 @@ mod wal;
 mod format_tests;
 
 pub use error::{Damage, Error};
-pub use open::valid_snapshots;
+pub use open::{read, valid_snapshots};
 pub use types::{Entry, EntryKind, HardState, SnapshotMark};
 pub use wal::{Contents, Options, Repair, SEGMENT_BYTES, Wal, exists};

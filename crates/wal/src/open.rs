@@ -55,7 +55,45 @@ pub(crate) fn open<D: Disk>(
     options: &Options,
 ) -> Result<Opened<D::File>, Error> {
     let segments = lock_segments(disk, dir, at.index, options.wait_for_lock)?;
-    let mut replay = Replay::new(at);
+    let opened = replay(disk, dir, at, segments, TornEnd::Repaired)?;
+    let tail = opened.segments.last().expect("a log has a segment");
+    let file = tail.file.as_ref().expect("the last segment is always opened");
+    prepare_tail(file, opened.end, options)
+        .map_err(|error| Error::io("prepare", &tail.path, error))?;
+    if options.sync {
+        // The parent too: a creation that was killed may have left its rename without a sync.
+        for dir in [dir, create::parent(dir)] {
+            disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
+        }
+    }
+    Ok(opened)
+}
+
+/// What [`Wal::open`](crate::Wal::open) would read, and fail with, in a log that stays as it is: a torn write at
+/// the end is left out and not cut off. Holds the locks while it reads.
+///
+/// # Errors
+/// As [`Wal::open`](crate::Wal::open).
+pub fn read<D: Disk>(disk: &D, dir: &Path, at: &SnapshotMark) -> Result<Contents, Error> {
+    let segments = lock_segments(disk, dir, at.index, false)?;
+    Ok(replay(disk, dir, at, segments, TornEnd::Left)?.contents)
+}
+
+/// What becomes of a torn write at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TornEnd {
+    Repaired,
+    Left,
+}
+
+fn replay<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    at: &SnapshotMark,
+    segments: Vec<Segment<D::File>>,
+    torn_end: TornEnd,
+) -> Result<Opened<D::File>, Error> {
+    let mut replay = Replay::new(at, torn_end);
     let (mut end, mut bytes) = (None, 0);
     let last = segments.len() - 1;
     for (position, segment) in segments.iter().enumerate() {
@@ -75,14 +113,6 @@ pub(crate) fn open<D: Disk>(
         offset: end.offset,
         damage,
     })?;
-    let file = tail.file.as_ref().expect("the last segment is always opened");
-    prepare_tail(file, end, options).map_err(|error| Error::io("prepare", &tail.path, error))?;
-    if options.sync {
-        // The parent too: a creation that was killed may have left its rename without a sync.
-        for dir in [dir, create::parent(dir)] {
-            disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
-        }
-    }
     Ok(Opened { contents, segments, end, bytes, last_index })
 }
 
@@ -198,6 +228,7 @@ fn select<F>(names: &[Name], dir: &Path, index: u64) -> Result<Vec<(Segment<F>, 
 /// Collects what the records say.
 struct Replay<'a> {
     at: &'a SnapshotMark,
+    torn_end: TornEnd,
     matched: bool,
     /// Term of the entry at the mark's index, if it was read.
     term_at_mark: Option<u64>,
@@ -206,9 +237,9 @@ struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    fn new(at: &'a SnapshotMark) -> Self {
+    fn new(at: &'a SnapshotMark, torn_end: TornEnd) -> Self {
         let contents = Contents::default();
-        Self { at, matched: false, term_at_mark: None, contents, last_index: 0 }
+        Self { at, torn_end, matched: false, term_at_mark: None, contents, last_index: 0 }
     }
 
     /// Reads one segment, chained to `crc` if one before it was read.
@@ -245,7 +276,7 @@ impl<'a> Replay<'a> {
             Rest::Zeros => {}
             Rest::Unsynced => end.dirty = true,
         }
-        if stop.is_some() {
+        if stop.is_some() && self.torn_end == TornEnd::Repaired {
             self.contents.repair = Some(repair(disk, path, file, end.offset)?);
             end.dirty = false;
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use etched_proto::raftpb::ConfState;
 use etched_wal::disk::{Disk as _, DiskFile as _, Open, RealDisk};
-use etched_wal::{Entry, Error, HardState, Options, SnapshotMark, Wal, valid_snapshots};
+use etched_wal::{Entry, Error, HardState, Options, SnapshotMark, Wal, read, valid_snapshots};
 use tempfile::TempDir;
 
 const METADATA: &[u8] = b"\x08\x01\x10\x02";
@@ -132,6 +132,27 @@ fn segments_come_and_go_on_threads_beside_as_they_do_without() {
     // Whoever lets go of a log has let go of its folder.
     drop(wal);
     temp.close().unwrap();
+}
+
+#[test]
+fn a_log_that_is_only_read_stays_as_it_is_torn_end_included() {
+    let (_temp, dir, mut wal) = new_log();
+    three_segments(&mut wal);
+    wal.save_snapshot(&mark(20)).unwrap();
+    assert!(matches!(read(&RealDisk, &dir, &mark(20)), Err(Error::Locked { .. })));
+    drop(wal);
+    let last = dir.join(names(&dir).pop().unwrap());
+    let whole = std::fs::read(&last).unwrap();
+    let used = whole.iter().rposition(|byte| *byte != 0).unwrap();
+    let torn = [&whole[..used + 8 - used % 8], &[0x50, 0, 0, 0, 0, 0, 0, 0, 7]].concat();
+    std::fs::write(&last, &torn).unwrap();
+    let listed = names(&dir);
+    let said = read(&RealDisk, &dir, &mark(20)).unwrap();
+    assert_eq!((names(&dir), std::fs::read(&last).unwrap()), (listed, torn));
+    assert_eq!(said.entries.first().map(|entry| entry.index), Some(21));
+    let (_wal, opened) = open(&dir, &mark(20)).unwrap();
+    assert!(opened.repair.is_some());
+    assert_eq!(said, etched_wal::Contents { repair: None, ..opened });
 }
 
 #[test]

@@ -29,6 +29,10 @@ impl Disk for CountedDisk {
         apart(|| self.0.rename(from, to))
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        apart(|| self.0.link(from, to))
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         apart(|| self.0.remove(path))
     }
