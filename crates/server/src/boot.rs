@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use etched_consensus::{ConfChange, ConfChangeKind, Config as RaftConfig, Node, Start};
+use etched_consensus::{
+    ConfChange, ConfChangeKind, Config as RaftConfig, Node, Start, conf_state_after,
+};
 use etched_lease::Lessor;
 use etched_mvcc::watch::{CatchUp, Hub};
 use etched_mvcc::{Attachment, CompactState, Store};
@@ -268,6 +270,8 @@ fn reopen_log<D: Disk>(
         // Nothing is in the store yet: the member is the one of the log's first entry.
         None => ConfState { voters: vec![member_id], ..ConfState::default() },
     };
+    let behind = contents.entries.iter().filter(|entry| entry.index > found.applied.index);
+    refuse_others(member_id, &conf_state_after(&conf_state, behind)?)?;
     let start = Start {
         hard_state: contents.hard_state,
         mark: (mark.index, mark.term),
@@ -276,6 +280,17 @@ fn reopen_log<D: Disk>(
         applied: found.applied.index,
     };
     Ok(OpenLog { wal, start, member_id, cluster_id })
+}
+
+/// Without peers a member of a cluster would wait for its leader for ever.
+fn refuse_others(own: u64, members: &ConfState) -> Result<(), StartError> {
+    let members = members.voters.iter().chain(&members.learners);
+    let others: Vec<String> =
+        members.filter(|id| **id != own).map(|id| format!("{id:x}")).collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(StartError::SeveralMembers { others: others.join(", ") })
 }
 
 /// Another server may hold the log: that is said at once, and then waited for, as etcd does.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,31 +26,45 @@ use crate::config::Config;
 use crate::request::{AuthRequest, Field};
 use crate::shared::{Answer, Event, Shared};
 
-const MAIN: &str = "/data/member/snap/db";
+const FOLDER: &str = "/data/member/snap";
+pub(crate) const MAIN: &str = "/data/member/snap/db";
 const COPY: &str = "/data/member/snap/db.new";
 
 /// The store's file on the fake disk.
 #[derive(Debug)]
-pub(crate) struct SimMedium(pub(crate) SimDisk);
+pub(crate) struct SimMedium {
+    disk: SimDisk,
+    main: PathBuf,
+    copy: PathBuf,
+}
 
 #[derive(Debug)]
 struct SimBackend(SimFile);
 
 impl SimMedium {
-    fn open(&self, path: &str, mode: Open) -> io::Result<Box<dyn StorageBackend>> {
-        Ok(Box::new(SimBackend(self.0.open(Path::new(path), mode)?)))
+    pub(crate) fn new(disk: &SimDisk) -> Self {
+        Self::at(disk, Path::new(MAIN))
+    }
+
+    pub(crate) fn at(disk: &SimDisk, main: &Path) -> Self {
+        let copy = main.with_added_extension("new");
+        Self { disk: disk.clone(), main: main.to_owned(), copy }
+    }
+
+    fn open(&self, path: &Path, mode: Open) -> io::Result<Box<dyn StorageBackend>> {
+        Ok(Box::new(SimBackend(self.disk.open(path, mode)?)))
     }
 }
 
 impl Medium for SimMedium {
     fn name(&self) -> String {
-        MAIN.to_owned()
+        self.main.display().to_string()
     }
 
     fn open_main(&self) -> io::Result<Option<Box<dyn StorageBackend>>> {
-        match self.open(MAIN, Open::Write) {
+        match self.open(&self.main, Open::Write) {
             Ok(file) => {
-                self.0.sync_dir(Path::new("/data/member/snap"))?;
+                self.disk.sync_dir(Path::new(FOLDER))?;
                 Ok(Some(file))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -60,19 +74,19 @@ impl Medium for SimMedium {
 
     fn create_copy(&self) -> io::Result<Box<dyn StorageBackend>> {
         self.discard_copy()?;
-        self.open(COPY, Open::CreateNew)
+        self.open(&self.copy, Open::CreateNew)
     }
 
     fn discard_copy(&self) -> io::Result<()> {
-        match self.0.remove(Path::new(COPY)) {
+        match self.disk.remove(&self.copy) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
     }
 
     fn install_copy(&self) -> io::Result<()> {
-        self.0.rename(Path::new(COPY), Path::new(MAIN))?;
-        self.0.sync_dir(Path::new("/data/member/snap"))
+        self.disk.rename(&self.copy, &self.main)?;
+        self.disk.sync_dir(Path::new(FOLDER))
     }
 
     fn room(&self) -> io::Result<Room> {
@@ -105,7 +119,7 @@ impl StorageBackend for SimBackend {
     }
 }
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         data_dir: "/data".into(),
         log_segment_bytes: 16 << 10,
@@ -121,12 +135,12 @@ fn start(disk: &SimDisk) -> Result<Booted<SimDisk>, String> {
     start_as(disk, config())
 }
 
-fn start_as(disk: &SimDisk, config: Config) -> Result<Booted<SimDisk>, String> {
+pub(crate) fn start_as(disk: &SimDisk, config: Config) -> Result<Booted<SimDisk>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     disk.create_dir(Path::new("/data/member/snap")).map_err(|error| text(&error))?;
     let options = etched_storage::Options { cache_bytes: 1 << 20, ..Default::default() };
-    let storage = Storage::open_on(Arc::new(SimMedium(disk.clone())), options)
-        .map_err(|error| text(&error))?;
+    let storage =
+        Storage::open_on(Arc::new(SimMedium::new(disk)), options).map_err(|error| text(&error))?;
     let mut booted = boot(config, disk.clone(), storage, 1).map_err(|error| text(&error))?;
     booted.engine.start().map_err(|error| text(&error))?;
     Ok(booted)
@@ -144,7 +158,7 @@ struct Acknowledged {
 }
 
 /// Serves until `work` ends or the disk crashes, then ends cleanly if the disk still works.
-fn with_member<T>(
+pub(crate) fn with_member<T>(
     booted: Booted<SimDisk>,
     work: impl AsyncFnOnce(Arc<Shared>, watch::Receiver<bool>) -> T,
 ) -> T {
@@ -251,7 +265,7 @@ async fn write_beside(
 }
 
 /// The revision of the answer, or none when the server ended first.
-async fn propose(shared: &Shared, field: Field, message: &impl Message) -> Option<i64> {
+pub(crate) async fn propose(shared: &Shared, field: Field, message: &impl Message) -> Option<i64> {
     let outcome = shared.propose(Nobody, field, &message.encode_to_vec()).await.ok()?;
     let answer = outcome.result.expect("nothing in this workload is refused");
     assert!(!matches!(answer, Answer::Txn(_) | Answer::LeaseGranted { .. } | Answer::Alarms(_)));
@@ -416,7 +430,7 @@ fn a_defragmented_file_is_not_ahead_of_the_commit_index_in_the_log() {
         disk.crash_after(0);
     });
     disk.restart(Loss::Unsynced);
-    let storage = Storage::open_on(Arc::new(SimMedium(disk.clone())), Default::default());
+    let storage = Storage::open_on(Arc::new(SimMedium::new(&disk)), Default::default());
     let (_, store) = storage.expect("a whole file");
     let (dir, mark) = (Path::new("/data/member/wal"), Default::default());
     let options = etched_wal::Options::default();

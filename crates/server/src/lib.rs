@@ -24,6 +24,7 @@ mod deadline;
 mod defragment;
 mod engine;
 mod error;
+mod filling;
 mod flush;
 mod gateway;
 mod gather;
@@ -44,6 +45,7 @@ mod run;
 mod secure;
 mod shared;
 mod snapshot;
+mod takeover;
 mod versions;
 mod wakes;
 // The record is of unoptimized code: what an optimizer leaves out is not ours to count.
@@ -57,9 +59,11 @@ pub use config::{
 };
 pub use etched_mvcc::KvHash;
 pub use etched_tls::{TlsInfo, Version as TlsVersion};
+pub use filling::FillError;
 pub use offline::{Offline, store_file};
 pub use restore::{Restore, RestoreError, restore};
 pub use run::{Handle, report_damage_on_panic, run, start};
+pub use takeover::{Found, Ids, Reason as TakeOverError, check as check_take_over};
 
 /// Version of etcd whose behaviour this server has.
 pub const ETCD_VERSION: &str = "3.7.1";
@@ -124,6 +128,23 @@ pub enum StartError {
         dir: PathBuf,
         /// Index of the store.
         applied: u64,
+    },
+    /// A data directory of etcd's that stays one.
+    #[error("cannot take over the etcd data directory {}: {reason}", dir.display())]
+    TakeOver {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        reason: Box<takeover::Reason>,
+    },
+    /// A directory of a cluster.
+    #[error(
+        "this member is of a cluster with others ({others}), which this version does not have yet: docs/COMPAT.md, \
+         part 5"
+    )]
+    SeveralMembers {
+        /// Their ids.
+        others: String,
     },
     /// A committed entry could not be applied in replay.
     #[error("{0}")]

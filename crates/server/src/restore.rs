@@ -14,25 +14,20 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use etched_bolt::etcd::{self, Revision};
-use etched_bolt::{Bucket, Database, snapshot};
+use etched_bolt::{Database, snapshot};
 use etched_consensus::{ConfChange, ConfChangeKind};
-use etched_mvcc::Record;
 use etched_proto::etcdserverpb::Metadata;
-use etched_proto::mvccpb::KeyValue;
 use etched_proto::raftpb::ConfState;
-use etched_storage::{Applied, Commit, Durability, Options, Storage, Table};
+use etched_storage::{Applied, Durability, Options, Storage};
 use etched_wal::disk::{Disk as _, RealDisk};
 use etched_wal::{Entry, EntryKind, HardState, SnapshotMark, Wal};
 use prost::Message as _;
 
 use crate::boot::Paths;
 use crate::cluster::Member;
+use crate::filling::{FillError, Filling, Members};
 use crate::id;
 
-/// Bytes of records that are committed at once.
-const COMMIT_BYTES: usize = 8 << 20;
 /// Name of the store's file until it is whole: nothing starts where it lies.
 pub(crate) const UNFINISHED: &str = "db.restore";
 
@@ -60,28 +55,12 @@ pub struct Restore {
 /// Why there is no data directory.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The snapshot.
+    /// The snapshot, or the store's file.
     #[error(transparent)]
-    Snapshot(#[from] etched_bolt::Error),
-    /// The store's file.
-    #[error(transparent)]
-    Storage(#[from] etched_storage::Error),
+    Fill(#[from] FillError),
     /// The log.
     #[error(transparent)]
     Wal(#[from] etched_wal::Error),
-    /// A bucket, or a row of `meta`, that no release up to this one writes.
-    #[error(
-        "{0} is nothing that this version knows: the snapshot is of a newer etcd, or of something else"
-    )]
-    Unknown(String),
-    /// The revision would be higher than revisions get.
-    #[error("revision {latest} cannot be raised by {bump}")]
-    Revision {
-        /// The snapshot's.
-        latest: i64,
-        /// By how much.
-        bump: u64,
-    },
     /// The operating system refused something.
     #[error("{action} {}: {source}", path.display())]
     Io {
@@ -109,9 +88,9 @@ pub fn restore(plan: &Restore, progress: &mut dyn FnMut(u64, u64)) -> Result<(),
         return Err(io("seek", &plan.snapshot)(rustix::io::Errno::INVAL.into()));
     }
     if !plan.skip_hash_check {
-        snapshot::verify(&file)?;
+        snapshot::verify(&file).map_err(FillError::from)?;
     }
-    let database = Database::open(file)?;
+    let database = Database::open(file).map_err(FillError::from)?;
     let paths = Paths::below(&plan.data_dir, plan.wal_dir.clone());
     let snap = paths.store.parent().expect("the store lies in a folder").to_owned();
     RealDisk.create_dir(&plan.data_dir).map_err(io("mkdir", &plan.data_dir))?;
@@ -158,22 +137,11 @@ fn fill(
     snap: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<BTreeMap<u64, Member>, RestoreError> {
-    let (storage, _) = Storage::open(&snap.join(UNFINISHED), Options::default())?;
-    let mut filling = Filling {
-        storage: &storage,
-        commit: Commit::default(),
-        bytes: 0,
-        read: 0,
-        latest: 0,
-        progress: &mut |read| progress(read.min(database.size()), database.size()),
-    };
-    let mut buckets = database.root().entries()?;
-    while let Some(entry) = buckets.next()? {
-        let name = String::from_utf8_lossy(entry.key).into_owned();
-        let bucket = buckets.bucket()?;
-        let bucket = bucket.ok_or_else(|| RestoreError::Unknown(format!("key {name:?}")))?;
-        filling.bucket(&name, &bucket)?;
-    }
+    let (storage, _) =
+        Storage::open(&snap.join(UNFINISHED), Options::default()).map_err(FillError::from)?;
+    let mut progress = |read: u64| progress(read.min(database.size()), database.size());
+    let mut filling = Filling::new(&storage, Members::Others, &mut progress);
+    filling.take(database)?;
     if let Some(bump) = plan.bump_revision {
         filling.bump(bump)?;
     }
@@ -182,102 +150,8 @@ fn fill(
     let (applied, conf_state) = end_of(&members);
     (filling.commit.applied, filling.commit.conf_state) = (applied, Some(conf_state));
     filling.commit(Durability::Checkpoint)?;
-    (filling.progress)(database.size());
+    progress(database.size());
     Ok(members)
-}
-
-struct Filling<'f> {
-    storage: &'f Storage,
-    commit: Commit,
-    /// Of the records in it.
-    bytes: usize,
-    /// Of all records so far.
-    read: u64,
-    /// Main revision of the last record.
-    latest: i64,
-    progress: &'f mut dyn FnMut(u64),
-}
-
-impl Filling<'_> {
-    fn bucket(&mut self, name: &str, bucket: &Bucket<'_, File>) -> Result<(), RestoreError> {
-        let mut entries = bucket.entries()?;
-        while let Some(entry) = entries.next()? {
-            let (key, value) = (entry.key, entry.value);
-            match name {
-                etcd::KEY => self.record(key, value)?,
-                // Those of the cluster that the snapshot is from.
-                etcd::MEMBERS | etcd::MEMBERS_REMOVED => {}
-                etcd::META => self.meta(key, value)?,
-                _ => {
-                    let table = Table::ALL.into_iter().find(|table| table.name() == name);
-                    let unknown = || RestoreError::Unknown(format!("bucket {name:?}"));
-                    self.row(table.ok_or_else(unknown)?, key, value);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn row(&mut self, table: Table, key: &[u8], value: &[u8]) {
-        let value = Some(Bytes::copy_from_slice(value));
-        self.commit.rows.push((table, Bytes::copy_from_slice(key), value));
-    }
-
-    /// Where the log stood and which schema it was is not kept: the new log begins anew.
-    fn meta(&mut self, key: &[u8], value: &[u8]) -> Result<(), RestoreError> {
-        let name = String::from_utf8_lossy(key);
-        match &*name {
-            etcd::meta::SCHEDULED_COMPACT_REV | etcd::meta::FINISHED_COMPACT_REV => {
-                self.row(Table::Meta, key, value);
-                Ok(())
-            }
-            etcd::meta::CONSISTENT_INDEX
-            | etcd::meta::TERM
-            | etcd::meta::CONF_STATE
-            | etcd::meta::STORAGE_VERSION => Ok(()),
-            _ => Err(RestoreError::Unknown(format!("key {name:?} of bucket meta"))),
-        }
-    }
-
-    fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), RestoreError> {
-        let row = |what: &str| etched_bolt::Error::Row {
-            bucket: etcd::KEY.to_owned(),
-            what: format!("{what} \"{}\"", key.escape_ascii()),
-        };
-        let revision = Revision::read(key)
-            .filter(|revision| revision.main >= 0 && revision.sub >= 0)
-            .ok_or_else(|| row("cannot parse revision key:"))?;
-        let bytes = Bytes::copy_from_slice(value);
-        KeyValue::decode(bytes.clone()).map_err(|_| row("cannot unmarshal value, key:"))?;
-        let at = etched_mvcc::Revision { main: revision.main, sub: revision.sub };
-        self.commit.records.push((at, Record { tombstone: revision.tombstone, bytes }));
-        self.latest = revision.main;
-        self.bytes += key.len() + value.len();
-        if self.bytes >= COMMIT_BYTES {
-            self.commit(Durability::Buffered)?;
-        }
-        Ok(())
-    }
-
-    /// A record of nothing so many revisions later, up to which everything counts as compacted.
-    fn bump(&mut self, by: u64) -> Result<(), RestoreError> {
-        let wrong = RestoreError::Revision { latest: self.latest, bump: by };
-        let main = self.latest.checked_add_unsigned(by).ok_or(wrong)?;
-        let record = Record { tombstone: false, bytes: Bytes::new() };
-        self.commit.records.push((etched_mvcc::Revision { main, sub: 0 }, record));
-        let (mut buffer, tombstone) = ([0; Revision::BYTES_MAX], false);
-        let compacted = Revision { main, sub: 0, tombstone }.bytes(&mut buffer).to_vec();
-        self.row(Table::Meta, etcd::meta::SCHEDULED_COMPACT_REV.as_bytes(), &compacted);
-        Ok(())
-    }
-
-    fn commit(&mut self, durability: Durability) -> Result<(), RestoreError> {
-        self.storage.commit(&self.commit, durability)?;
-        self.read += self.bytes as u64;
-        (self.commit, self.bytes) = (Commit::default(), 0);
-        (self.progress)(self.read);
-        Ok(())
-    }
 }
 
 /// The log: an entry for each member, committed, and a mark that the store stands behind them.

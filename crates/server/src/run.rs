@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use etched_mvcc::watch::CatchUp;
 use etched_storage::Storage;
-use etched_wal::disk::{Disk, RealDisk};
+use etched_wal::disk::{Disk, RealDisk, RealFile};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::lane;
 use crate::listen::{self, Bound, Connections, Endpoint, Service, Socket, Stream};
 use crate::shared::{Event, Shared};
+use crate::takeover::{self, Held};
 use crate::versions;
 
 /// Threads that answer large reads, per network thread.
@@ -43,6 +44,9 @@ pub struct Handle {
     engine: JoinHandle<()>,
     addresses: Vec<String>,
 }
+
+/// A store's file and what it said of itself.
+type Opened = (Storage, etched_storage::Boot);
 
 /// Serves a member until SIGTERM or SIGINT.
 ///
@@ -137,8 +141,10 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     };
     let threads = network_threads(&config);
     let disk = RealDisk;
-    let storage = open_storage(&config, &disk)?;
+    let (storage, etcds) = open_storage(&config, &disk)?;
     let mut booted = boot::boot(config, disk, storage, threads)?;
+    // The log is locked now.
+    drop(etcds);
     let (failed_sender, failed) = watch::channel(None);
     let shared = Arc::clone(&booted.shared);
     let flusher = spawn_flusher(&mut booted, &failed_sender);
@@ -195,10 +201,11 @@ fn runtime() -> std::io::Result<Runtime> {
         .build()
 }
 
+/// The store, and etcd's database when it was made of that just now.
 fn open_storage(
     config: &Config,
     disk: &RealDisk,
-) -> Result<(Storage, etched_storage::Boot), StartError> {
+) -> Result<(Opened, Option<Held<RealFile>>), StartError> {
     let paths = Paths::of(config);
     let folder = paths.store.parent().unwrap_or(&paths.member);
     disk.create_dir(folder).map_err(|source| StartError::Io {
@@ -215,6 +222,10 @@ fn open_storage(
             source: std::io::ErrorKind::AlreadyExists.into(),
         });
     }
+    let cache_bytes = config.cache_bytes;
+    let etcds = takeover::take_over(disk, &paths, |path| {
+        Storage::open(path, etched_storage::Options { cache_bytes, create: true })
+    })?;
     // A mark above 0 says that the store was on disk: the log, which may have lost its beginning or never have had
     // one, could not bring back all that was in it. The whole log is read for that, so only where it matters.
     let create = !paths.store.exists()
@@ -222,21 +233,28 @@ fn open_storage(
             let marks = etched_wal::valid_snapshots(disk, &paths.wal)?;
             !marks.is_empty() && marks.iter().all(|mark| mark.index == 0)
         });
-    let options = || etched_storage::Options { cache_bytes: config.cache_bytes, create };
-    match Storage::open(&paths.store, options()) {
-        Err(error @ etched_storage::Error::InUse { .. }) => {
-            tracing::warn!(
-                "{error}; waiting for it to end (db file is flocked by another process, or taking too long)"
-            );
-            loop {
-                std::thread::sleep(Duration::from_millis(100));
-                match Storage::open(&paths.store, options()) {
-                    Err(etched_storage::Error::InUse { .. }) => {}
-                    other => return Ok(other?),
+    let options = etched_storage::Options { cache_bytes, create };
+    Ok((wait_for_storage(&paths, &options)?, etcds))
+}
+
+/// Another server may have the store: that is said at once, and then waited for, as etcd does.
+fn wait_for_storage(
+    paths: &Paths,
+    options: &etched_storage::Options,
+) -> Result<Opened, etched_storage::Error> {
+    let mut said = false;
+    loop {
+        match Storage::open(&paths.store, options.clone()) {
+            Err(error @ etched_storage::Error::InUse { .. }) => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!(
+                        "{error}; waiting for it to end (db file is flocked by another process, or taking too long)"
+                    );
                 }
+                std::thread::sleep(Duration::from_millis(100));
             }
+            opened => return opened,
         }
-        other => Ok(other?),
     }
 }
 

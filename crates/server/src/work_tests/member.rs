@@ -53,7 +53,7 @@ impl Member {
         let disk = SimDisk::new();
         disk.create_dir(Path::new("/data/member/snap")).expect("a working disk");
         let options = etched_storage::Options { cache_bytes: 128 << 20, ..Default::default() };
-        let medium = Arc::new(SimMedium(disk.clone()));
+        let medium = Arc::new(SimMedium::new(&disk));
         let storage = Storage::open_on(medium, options).expect("a fresh file");
         let booted = boot(config(), CountedDisk(disk), storage, 1).expect("a fresh member");
         let Booted { shared, mut engine, flusher, .. } = booted;
