@@ -84,7 +84,9 @@ func candidates() (map[string]*made, []*made, []byte) {
 	})
 	trustedLeaf := root("trusted leaf", p256(), func(c *x509.Certificate) { c.IsCA = false })
 	trustedCA := root("trusted ca as leaf", p256())
-	trusted := []*made{ca, rsaCA, expiredCA, noCA, noSigner, serverCA, trustedLeaf, trustedCA}
+	shallow := root("shallow", p256(), func(c *x509.Certificate) { c.MaxPathLenZero = true })
+	oneDeep := root("one deep", p256(), func(c *x509.Certificate) { c.MaxPathLen = 1 })
+	trusted := []*made{ca, rsaCA, expiredCA, noCA, noSigner, serverCA, trustedLeaf, trustedCA, shallow, oneDeep}
 
 	middle := ca.sign("middle", p256(), authority)
 	revokedMiddle := ca.sign("revoked middle", p256(), authority)
@@ -138,6 +140,10 @@ func candidates() (map[string]*made, []*made, []byte) {
 		"middle for servers": ca.sign("servers", p256(), authority, usage(x509.ExtKeyUsageServerAuth)).sign("a", p256()),
 		"middle too deep": ca.sign("short", p256(), authority, func(c *x509.Certificate) { c.MaxPathLenZero = true }).
 			sign("deep", p256(), authority).sign("a", p256()),
+		"root's depth 0, none":  shallow.sign("a", p256()),
+		"root's depth 0, one":   shallow.sign("m", p256(), authority).sign("a", p256()),
+		"root's depth 1, one":   oneDeep.sign("m", p256(), authority).sign("a", p256()),
+		"root's depth 1, two":   oneDeep.sign("m1", p256(), authority).sign("m2", p256(), authority).sign("a", p256()),
 		"middle with strangers": middle.sign("a", p256()).with(other, ca, middle),
 		"middle expired": ca.sign("old", p256(), authority, func(c *x509.Certificate) {
 			c.NotAfter = time.Now().Add(-time.Minute)

@@ -1,7 +1,8 @@
 //! The CA file: whose signature is enough.
 //!
 //! webpki takes a trust anchor for a bare name and key. Go looks at the whole certificate of a root as it looks
-//! at any other issuer, so what may not sign at the time of a handshake is left out of the anchors there.
+//! at any other issuer, so what may not sign at the time of a handshake is left out of the anchors there, and a
+//! path that has more issuers than its root allows is refused when it is found.
 
 use std::path::Path;
 
@@ -24,6 +25,8 @@ struct Root {
     anchor: Option<TrustAnchor<'static>>,
     /// Seconds since 1970, both ends included.
     valid: (i64, i64),
+    /// Issuers that may stand between it and a client's certificate (`pathLenConstraint`).
+    issuers_max: Option<u32>,
 }
 
 impl PartialEq for Roots {
@@ -56,9 +59,26 @@ impl Roots {
 
     /// Those that may sign at that time.
     pub(crate) fn anchors(&self, now: UnixTime) -> Vec<TrustAnchor<'_>> {
+        self.valid(now).filter_map(|root| root.anchor.as_ref()).cloned().collect()
+    }
+
+    /// Whether a path to `anchor` may have so many issuers in between at that time: there may be several
+    /// certificates with its name and key, and one of them is enough.
+    pub(crate) fn allow_issuers(
+        &self,
+        anchor: &TrustAnchor<'_>,
+        issuers: usize,
+        now: UnixTime,
+    ) -> bool {
+        let issuers = u32::try_from(issuers).unwrap_or(u32::MAX);
+        self.valid(now)
+            .filter(|root| root.anchor.as_ref() == Some(anchor))
+            .any(|root| root.issuers_max.is_none_or(|most| issuers <= most))
+    }
+
+    fn valid(&self, now: UnixTime) -> impl Iterator<Item = &Root> {
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        let valid = self.roots.iter().filter(|root| (root.valid.0..=root.valid.1).contains(&now));
-        valid.filter_map(|root| root.anchor.as_ref()).cloned().collect()
+        self.roots.iter().filter(move |root| (root.valid.0..=root.valid.1).contains(&now))
     }
 }
 
@@ -78,7 +98,8 @@ impl Root {
                 None
             }
         };
-        Ok(Self { anchor, valid, der })
+        let issuers_max = issuers_max(&parsed);
+        Ok(Self { anchor, valid, issuers_max, der })
     }
 
     fn subject(&self, path: &Path) -> Result<DistinguishedName, Error> {
@@ -88,6 +109,10 @@ impl Root {
         })?;
         Ok(DistinguishedName::from(parsed.subject().as_raw().to_vec()))
     }
+}
+
+fn issuers_max(parsed: &X509Certificate<'_>) -> Option<u32> {
+    parsed.basic_constraints().ok().flatten()?.value.path_len_constraint
 }
 
 /// A CA by its constraints and its key usage. Certificates of version 1 have neither.

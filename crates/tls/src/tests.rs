@@ -279,6 +279,38 @@ fn a_root_counts_as_long_as_it_is_valid_and_may_sign() {
 }
 
 #[test]
+fn a_root_says_how_many_issuers_may_stand_below_it() {
+    let room = Room::new();
+    let server = |roots: &[&Made]| {
+        room.write("ca.pem", roots.iter().map(|root| root.pem.as_str()).collect::<String>());
+        room.server()
+    };
+    let limited = |length| {
+        let mut params = authority("root");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(length));
+        root(params)
+    };
+    for length in [0, 1] {
+        let root = limited(length);
+        let server = server(&[&root]);
+        let first = root.signs(authority("first"));
+        let second = first.signs(authority("second"));
+        assert!(room.takes(&server, &[&root.signs(params("a"))]), "{length}");
+        assert_eq!(room.takes(&server, &[&first.signs(params("a")), &first]), length >= 1);
+        assert!(!room.takes(&server, &[&second.signs(params("a")), &second, &first]), "{length}");
+    }
+    // Of several certificates with one name and key, one is enough.
+    let narrow = limited(0);
+    let mut params = authority("root");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+    let made = params.self_signed(&narrow.key).unwrap();
+    let pem = [narrow.pem.as_str(), &made.pem()].concat();
+    room.write("ca.pem", pem);
+    let first = narrow.signs(authority("first"));
+    assert!(room.takes(&room.server(), &[&first.signs(self::params("a")), &first]));
+}
+
+#[test]
 fn a_certificate_in_the_ca_file_itself_is_trusted() {
     let room = Room::new();
     let takes = |params: CertificateParams| {

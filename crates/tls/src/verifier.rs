@@ -3,7 +3,7 @@
 //! ```text
 //! leaf in the CA file itself? ──yes──> valid now, for clients ─────────┐
 //!        └─no──> webpki: path, signatures, constraints, EKU, names     ├─> allowed names ─> CRL
-//!                  + key usage of each issuer, validity of the root ──┘
+//!                  + key usage of each issuer, what the root allows ──┘
 //! ```
 //! Go's rules are etcd's. Where webpki is stricter (no CA as a client, RSA from 2048 bits, version 3 only) it
 //! stays so and COMPAT.md says it; where Go is stricter, what webpki leaves out is looked at here.
@@ -85,7 +85,14 @@ impl Verifier {
         }
         let certificate = EndEntityCert::try_from(leaf).map_err(error_of)?;
         let anchors = self.roots.anchors(now);
-        let issuers = |path: &VerifiedPath<'_>| check_issuers(path);
+        let issuers = |path: &VerifiedPath<'_>| {
+            check_issuers(path)?;
+            let between = path.intermediate_certificates().count();
+            match self.roots.allow_issuers(path.anchor(), between, now) {
+                true => Ok(()),
+                false => Err(webpki::Error::PathLenConstraintViolated),
+            }
+        };
         certificate
             .verify_for_usage(
                 self.algorithms.all,
