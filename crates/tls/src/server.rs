@@ -74,10 +74,7 @@ impl Server {
             Some(path) => Some(Watched::new(&[path], || Roots::load(path).map(Arc::new))?),
             None => None,
         };
-        let revoked = match &info.crl_file {
-            Some(path) => Some(Watched::new(&[path], || Ok(first_list(path)))?),
-            None => None,
-        };
+        let revoked = info.crl_file.as_deref().map(first_list);
         let config = build(&info, &provider, &versions, (&pair, roots.as_ref(), revoked.as_ref()))?;
         let current = Mutex::new(Current { pair, roots, revoked, config });
         Ok(Self { info, provider, versions, current })
@@ -112,7 +109,7 @@ impl Server {
             changed |= roots.refresh(|| Roots::load(path).map(Arc::new));
         }
         if let (Some(path), Some(revoked)) = (&self.info.crl_file, &mut current.revoked) {
-            changed |= revoked.refresh(|| Revoked::load(path).map(|list| Some(Arc::new(list))));
+            changed |= revoked.refresh(|| load_list(path));
         }
         changed
     }
@@ -123,14 +120,15 @@ fn load_pair(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<Pair,
 }
 
 /// A list that cannot be read at the start does not keep the server from starting.
-fn first_list(path: &Path) -> Option<Arc<Revoked>> {
-    match Revoked::load(path) {
-        Ok(list) => Some(Arc::new(list)),
-        Err(error) => {
-            tracing::error!(%error, "no CRL: every client certificate is refused until it is there");
-            None
-        }
-    }
+fn first_list(path: &Path) -> Watched<Option<Arc<Revoked>>> {
+    Watched::new(&[path], || load_list(path)).unwrap_or_else(|error| {
+        tracing::error!(%error, "no CRL: every client certificate is refused until it is there");
+        Watched::starting_with(None, &[path])
+    })
+}
+
+fn load_list(path: &Path) -> Result<Option<Arc<Revoked>>, Error> {
+    Ok(Some(Arc::new(Revoked::load(path)?)))
 }
 
 type Parts<'a> =
