@@ -1,21 +1,24 @@
 //! TLS of accepted connections: the handshake, how long and how many at once, and who the client is.
 //!
 //! ```text
-//! socket ──(first byte, where plain and TLS share an address)──> handshake ──> names against address ──> serve
+//! socket ──(first byte, where plain and TLS share an address)──> first message ──turn──> handshake ──> names
 //! ```
 //! A handshake costs more than most requests and comes before anybody is known, so it is bounded: see
-//! [`HANDSHAKE_TIMEOUT`] and [`HANDSHAKES_MAX`].
+//! [`HANDSHAKE_TIMEOUT`], [`SILENT_MAX`] and [`HANDSHAKES_MAX`]. A client has no turn before its first message is
+//! there as a whole: who only connects keeps nobody out.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use etched_tls::{Identity, Lookup};
+use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -27,8 +30,14 @@ use crate::listen::Service;
 /// How long a client may take until it is known, its wait for a turn included; etcd's.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes at once on one side (clients, members). Further ones wait for their turn without costing more than
-/// their socket, and are dropped when their time is over.
+/// their socket and their first message, and are dropped when their time is over.
 const HANDSHAKES_MAX: usize = 1024;
+/// Connections of one side whose first message is not there yet. With one more, that which has been silent for
+/// longest is dropped: a client that means it sends its first message at once.
+const SILENT_MAX: usize = 8192;
+/// Look-ups of members' names at once. They take threads of their own, because one lasts as long as the name servers
+/// like, also when its connection is gone; further ones wait, and are dropped when their time is over.
+const LOOKUPS_MAX: usize = 8;
 /// First byte of a TLS connection: a record of the handshake. No HTTP begins with it.
 const HANDSHAKE_RECORD: u8 = 0x16;
 
@@ -41,7 +50,9 @@ pub(crate) struct Secured {
 
 struct Side {
     tls: etched_tls::Server,
+    silent: Silent,
     turns: Semaphore,
+    lookups: Arc<Semaphore>,
     /// How the log calls it.
     endpoint: &'static str,
 }
@@ -121,7 +132,13 @@ fn side(
         "starting with {endpoint} TLS"
     );
     let tls = etched_tls::Server::new(info)?;
-    Ok(Some(Arc::new(Side { tls, turns: Semaphore::new(HANDSHAKES_MAX), endpoint })))
+    Ok(Some(Arc::new(Side {
+        tls,
+        silent: Silent::default(),
+        turns: Semaphore::new(HANDSHAKES_MAX),
+        lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+        endpoint,
+    })))
 }
 
 impl Secured {
@@ -150,9 +167,10 @@ impl Secured {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        let first = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+        let started = self.side.silent.wait_for(first).await??;
         // Never closed: an error cannot be.
         let _turn = self.side.turns.acquire().await;
-        let started = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
         if let Some(name) = started.client_hello().server_name() {
             name.clone_into(server_name);
         }
@@ -175,14 +193,10 @@ impl Secured {
         let identity = Identity::of(leaf).map_err(|error| Refusal::Because(error.to_string()))?;
         let common_name = identity.common_name.clone();
         if let Some(remote) = remote.filter(|_| self.compare_names) {
-            let compared = tokio::task::spawn_blocking(move || {
-                etched_tls::check_remote(&identity, remote.ip(), &System)
-            });
-            match compared.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(Refusal::Because(error.to_string())),
-                Err(_) => return Err(Refusal::Because("the server is stopping".to_owned())),
-            }
+            let compare = move || etched_tls::check_remote(&identity, remote.ip(), &System);
+            look_up(&self.side.lookups, compare)
+                .await?
+                .map_err(|error| Refusal::Because(error.to_string()))?;
         }
         Ok(common_name)
     }
@@ -205,7 +219,80 @@ impl Secured {
     }
 }
 
+/// Connections that have not said anything yet, by age.
+#[derive(Default)]
+struct Silent(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    /// Dropping one ends its wait.
+    places: BTreeMap<u64, oneshot::Sender<()>>,
+    next: u64,
+}
+
+impl Silent {
+    /// Waits for the first message of a connection, unless too many others wait and it has waited for longest.
+    async fn wait_for<T>(&self, first: impl Future<Output = T>) -> Result<T, Refusal> {
+        let (place, dropped) = self.enter();
+        let waited = tokio::select! {
+            biased;
+            first = first => Ok(first),
+            _ = dropped => {
+                let reason = "too many connections wait for their first message";
+                Err(Refusal::Because(reason.to_owned()))
+            }
+        };
+        drop(place);
+        waited
+    }
+
+    fn enter(&self) -> (SilentPlace<'_>, oneshot::Receiver<()>) {
+        let (sender, dropped) = oneshot::channel();
+        let mut waiting = self.0.lock();
+        if waiting.places.len() >= SILENT_MAX {
+            waiting.places.pop_first();
+        }
+        let number = waiting.next;
+        waiting.next += 1;
+        waiting.places.insert(number, sender);
+        (SilentPlace { silent: self, number }, dropped)
+    }
+}
+
+/// A place among the silent, given up when this is dropped.
+struct SilentPlace<'a> {
+    silent: &'a Silent,
+    number: u64,
+}
+
+impl Drop for SilentPlace<'_> {
+    fn drop(&mut self) {
+        self.silent.0.lock().places.remove(&self.number);
+    }
+}
+
+/// Runs `work` on a thread of its own, as one of those that `lookups` allows.
+async fn look_up<T: Send + 'static>(
+    lookups: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    let failed = |reason: &dyn std::fmt::Display| {
+        Refusal::Because(format!("cannot look up the names of the client: {reason}"))
+    };
+    let turn = Arc::clone(lookups).acquire_owned().await.map_err(|error| failed(&error))?;
+    let (sender, receiver) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("names".to_owned());
+    let look = move || {
+        // Whoever asked may have given up meanwhile.
+        let _ = sender.send(work());
+        drop(turn);
+    };
+    thread.spawn(look).map_err(|error| failed(&error))?;
+    receiver.await.map_err(|error| failed(&error))
+}
+
 /// Why a client was not let in.
+#[derive(Debug)]
 enum Refusal {
     /// It hung up.
     Gone,
@@ -284,13 +371,115 @@ mod tests {
         assert_eq!(began.elapsed().as_secs(), HANDSHAKE_TIMEOUT.as_secs());
     }
 
+    /// The first message of a client.
+    fn first_message() -> Vec<u8> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let name = "localhost".try_into().expect("a name");
+        let mut client = rustls::ClientConnection::new(Arc::new(config), name).expect("a client");
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).expect("written");
+        bytes
+    }
+
+    /// Lets others run.
+    async fn rest() {
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     #[tokio::test(flavor = "current_thread", start_paused = true)]
     async fn who_waits_for_a_turn_is_dropped_at_the_deadline_too() {
         let (_folder, secured) = secured();
         let turns = u32::try_from(HANDSHAKES_MAX).expect("few");
         let _all = secured.side.turns.acquire_many(turns).await.expect("never closed");
-        let (_client, stream) = tokio::io::duplex(1 << 10);
+        let (mut client, stream) = tokio::io::duplex(1 << 12);
+        client.write_all(&first_message()).await.expect("sent");
+        let began = tokio::time::Instant::now();
         assert!(secured.accept(stream, None).await.is_none());
+        assert_eq!(began.elapsed().as_secs(), HANDSHAKE_TIMEOUT.as_secs());
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn only_a_whole_first_message_takes_a_turn() {
+        let (_folder, secured) = secured();
+        let (mut client, stream) = tokio::io::duplex(1 << 12);
+        let accepting = secured.accept(stream, None);
+        let message = first_message();
+        let client = async {
+            rest().await;
+            assert_eq!(secured.side.turns.available_permits(), HANDSHAKES_MAX, "silent");
+            client.write_all(&message[..message.len() - 1]).await.expect("sent");
+            rest().await;
+            assert_eq!(secured.side.turns.available_permits(), HANDSHAKES_MAX, "half of it");
+            client.write_all(&message[message.len() - 1..]).await.expect("sent");
+            rest().await;
+            assert_eq!(secured.side.turns.available_permits(), HANDSHAKES_MAX - 1);
+            drop(client);
+        };
+        let (accepted, ()) = tokio::join!(accepting, client);
+        assert!(accepted.is_none());
+        assert_eq!(secured.side.turns.available_permits(), HANDSHAKES_MAX);
+        assert_eq!(secured.side.silent.0.lock().places.len(), 0);
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn of_too_many_silent_connections_the_oldest_is_dropped() {
+        let silent = Silent::default();
+        let mut oldest = std::pin::pin!(silent.wait_for(std::future::pending::<()>()));
+        tokio::select! {
+            biased;
+            _ = oldest.as_mut() => unreachable!("there is room"),
+            () = rest() => {}
+        }
+        let mut others: Vec<_> = (1..SILENT_MAX).map(|_| silent.enter()).collect();
+        tokio::select! {
+            biased;
+            _ = oldest.as_mut() => unreachable!("there is room"),
+            () = rest() => {}
+        }
+        others.push(silent.enter());
+        assert!(oldest.await.is_err());
+        assert!(others.iter_mut().all(|(_, dropped)| {
+            dropped.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty)
+        }));
+        drop(others);
+        assert_eq!(silent.0.lock().places.len(), 0);
+    }
+
+    #[test]
+    fn look_ups_that_hang_keep_no_reads_waiting_and_are_few() {
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
+        runtime.expect("a runtime").block_on(async {
+            let lookups = Arc::new(Semaphore::new(LOOKUPS_MAX));
+            let mut hanging = tokio::task::JoinSet::new();
+            let (mut ends, ended) = (Vec::new(), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+            for _ in 0..=LOOKUPS_MAX {
+                let (end, hang) = std::sync::mpsc::channel::<()>();
+                let (lookups, ended) = (Arc::clone(&lookups), Arc::clone(&ended));
+                ends.push(end);
+                hanging.spawn(async move {
+                    let work = move || {
+                        let _ = hang.recv();
+                        ended.fetch_add(1, std::sync::atomic::Ordering::SeqCst)
+                    };
+                    look_up(&lookups, work).await
+                });
+            }
+            rest().await;
+            assert_eq!(lookups.available_permits(), 0);
+            assert_eq!(tokio::task::spawn_blocking(|| 7).await.expect("it ran"), 7);
+            drop(ends);
+            while let Some(done) = hanging.join_next().await {
+                assert!(done.expect("no panic").is_ok());
+            }
+            assert_eq!(ended.load(std::sync::atomic::Ordering::SeqCst), LOOKUPS_MAX + 1);
+        });
     }
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]
