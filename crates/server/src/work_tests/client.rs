@@ -7,10 +7,10 @@ use http::Request;
 use prost::Message;
 
 /// One connection.
-pub(super) struct Client(pub(super) SendRequest<Bytes>);
+pub(crate) struct Client(pub(crate) SendRequest<Bytes>);
 
 /// A call that has begun.
-pub(super) struct Call {
+pub(crate) struct Call {
     requests: SendStream<Bytes>,
     response: Option<ResponseFuture>,
     answers: Option<RecvStream>,
@@ -19,14 +19,14 @@ pub(super) struct Call {
 
 impl Client {
     /// Sends a request that is the only one of its call.
-    pub(super) async fn ask(&mut self, path: &str, message: &impl Message) -> Call {
+    pub(crate) async fn ask(&mut self, path: &str, message: &impl Message) -> Call {
         let mut call = self.open(path).await;
         call.requests.send_data(framed(message), true).expect("the stream is open");
         call
     }
 
     /// Begins a call.
-    pub(super) async fn open(&mut self, path: &str) -> Call {
+    pub(crate) async fn open(&mut self, path: &str) -> Call {
         let mut sender = self.0.clone().ready().await.expect("the connection is open");
         let request = Request::post(format!("http://localhost{path}"))
             .header("content-type", "application/grpc")
@@ -41,19 +41,19 @@ impl Client {
 
 impl Call {
     /// Sends one of many requests.
-    pub(super) fn send(&mut self, message: &impl Message) {
+    pub(crate) fn send(&mut self, message: &impl Message) {
         self.requests.send_data(framed(message), false).expect("the stream is open");
     }
 
     /// Waits for that many answers.
-    pub(super) async fn skip(&mut self, messages: usize) {
+    pub(crate) async fn skip(&mut self, messages: usize) {
         for _ in 0..messages {
             self.next_message().await.expect("the stream goes on");
         }
     }
 
     /// The one answer of a call that went well.
-    pub(super) async fn answer<M: Message + Default>(mut self) -> M {
+    pub(crate) async fn answer<M: Message + Default>(mut self) -> M {
         let message = self.next_message().await.expect("an answer");
         assert!(self.next_message().await.is_none(), "one answer");
         let answers = self.answers.as_mut().expect("it has begun");

@@ -31,8 +31,8 @@ const LOAD_BATCH: usize = 1000;
 /// Turns in which the network thread ends what it has begun.
 const TURNS_TO_REST: usize = 50;
 
-pub(super) struct Member {
-    pub(super) shared: Arc<Shared>,
+pub(crate) struct Member {
+    pub(crate) shared: Arc<Shared>,
     engine: Engine<CountedDisk>,
     flusher: Flusher,
 }
@@ -62,7 +62,13 @@ impl Member {
     }
 
     /// Waits until that many proposals wait for the raft thread, then lets it take them as one batch.
-    pub(super) async fn replicate(&mut self, proposals: usize) {
+    pub(crate) async fn replicate(&mut self, proposals: usize) {
+        let mut events = self.proposed(proposals).await;
+        self.round(&mut events);
+    }
+
+    /// Waits until that many proposals wait for the raft thread, and takes them instead of it.
+    pub(crate) async fn proposed(&mut self, proposals: usize) -> Vec<Event> {
         let (mut events, mut taken) = (Vec::new(), Vec::new());
         while events.len() < proposals {
             self.shared.inbox.take(&mut taken, Some(Instant::now()));
@@ -70,11 +76,11 @@ impl Member {
             yield_now().await;
         }
         assert_eq!(events.len(), proposals);
-        self.round(&mut events);
+        events
     }
 
     /// Replicates requests for which nobody waits.
-    pub(super) fn load(&mut self, field: Field, requests: impl IntoIterator<Item = impl Message>) {
+    pub(crate) fn load(&mut self, field: Field, requests: impl IntoIterator<Item = impl Message>) {
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
             let batch = requests.by_ref().take(LOAD_BATCH).map(|request| {
@@ -95,20 +101,20 @@ impl Member {
         self.round(&mut events);
     }
 
-    fn round(&mut self, events: &mut Vec<Event>) {
+    pub(crate) fn round(&mut self, events: &mut Vec<Event>) {
         charge(Account::Raft, || self.engine.round(events)).expect("a working disk");
     }
 }
 
 /// Lets the network thread end what it has begun.
-pub(super) async fn rest() {
+pub(crate) async fn rest() {
     for _ in 0..TURNS_TO_REST {
         yield_now().await;
     }
 }
 
 /// Runs `work` with a fresh member and a client that is connected to it.
-pub(super) fn with_member<T>(work: impl AsyncFnOnce(&mut Member, &mut Client) -> T) -> T {
+pub(crate) fn with_member<T>(work: impl AsyncFnOnce(&mut Member, &mut Client) -> T) -> T {
     let mut member = Member::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");

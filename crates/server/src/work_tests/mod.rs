@@ -16,9 +16,9 @@
 //! ```
 
 mod account;
-mod client;
+pub(crate) mod client;
 mod disk;
-mod member;
+pub(crate) mod member;
 mod record;
 
 use std::time::Duration;

@@ -8,6 +8,8 @@
 
 pub(super) mod election;
 pub(super) mod lock;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod watching;
 
@@ -169,25 +171,5 @@ fn refusal(status: &Status) -> Status {
     match status.code() {
         Code::DeadlineExceeded => status.clone(),
         _ => Status::unknown(status.message()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_is_named_after_its_lease_in_hexadecimal() {
-        let key = |name: &[u8], lease| key_of(name, lease).0;
-        assert_eq!(key(b"n", 0x1f), "n/1f");
-        assert_eq!(key(b"", i64::MAX), "/7fffffffffffffff");
-        assert_eq!(key(b"n/", -1), "n//-1");
-        assert_eq!(key(b"n", i64::MIN), "n/-8000000000000000");
-    }
-
-    #[test]
-    fn keys_under_a_name_are_no_others() {
-        let range = under(&key_of(b"n", 1).1);
-        assert_eq!((&range.key[..], &range.range_end[..]), (&b"n/"[..], &b"n0"[..]));
     }
 }

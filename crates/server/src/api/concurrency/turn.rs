@@ -1,4 +1,14 @@
 //! A key's place among those of its name.
+//!
+//! ```text
+//! put_or_find ──Place──> the call ──keep()──> it stays
+//!      └── see_through <──dropped: the first deletion── an error, or the client has gone
+//!              └── deletes again until a deletion is applied
+//! ```
+//! A deletion may be refused in apply although it is the server's own, because users or roles changed on its way, or
+//! it may find no leader. A key left behind would keep everybody out until its lease ends.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use etched_proto::etcdserverpb as pb;
@@ -12,8 +22,18 @@ use tonic::Status;
 use super::watching::{Change, Watching};
 use super::{Client, created_at, deletion, first_of, key_of, look, op, transact, under};
 use crate::error::Error;
+use crate::lane;
 use crate::request::{self, Field};
-use crate::shared::Event;
+use crate::shared::{Event, Outcome, Waiter};
+
+/// Pause before a deletion is repeated; it doubles each time.
+const REPEAT_PAUSE: Duration = Duration::from_millis(10);
+/// Longest pause. As long as no deletion is applied nobody takes a new place either: repeats are never more than
+/// places that were taken before.
+const REPEAT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A deletion on its way.
+type Attempt = oneshot::Receiver<Outcome>;
 
 /// A place that is given up when it is dropped before [`Place::keep`]: by an error, or because the client has gone.
 pub(super) struct Place {
@@ -26,7 +46,8 @@ pub(super) struct Place {
     pub(super) taken: i64,
     /// The key's value when the lease had the place before; that place belongs to another call and stays.
     pub(super) found: Option<Bytes>,
-    kept: bool,
+    /// Who sees to it that the place is given up; none when it stays.
+    guard: Option<oneshot::Sender<Attempt>>,
 }
 
 impl Place {
@@ -52,8 +73,12 @@ impl Place {
         let shared = shared.clone();
         // On its own: when the client goes before the answer is known, there is somebody to give the place up.
         tokio::task::spawn_local(async move {
-            let place = put_or_find(shared, prefix, key, txn).await;
+            let mut place = put_or_find(shared.clone(), prefix, key, txn).await;
+            let guarded = place.as_mut().ok().and_then(Self::guarded);
             let _ = sender.send(place);
+            if let Some((deletion, dropped)) = guarded {
+                see_through(&shared, &deletion, dropped).await;
+            }
         });
         receiver.await.unwrap_or_else(|_| Err(Error::Stopped.into()))
     }
@@ -103,7 +128,17 @@ impl Place {
 
     /// The place outlives the call.
     pub(super) fn keep(mut self) {
-        self.kept = true;
+        self.guard = None;
+    }
+
+    /// What gives the place up, and what tells that it was dropped; none when it is another call's.
+    fn guarded(&mut self) -> Option<(pb::TxnRequest, oneshot::Receiver<Attempt>)> {
+        if self.found.is_some() {
+            return None;
+        }
+        let (sender, dropped) = oneshot::channel();
+        self.guard = Some(sender);
+        Some((deletion(&self.key, self.created), dropped))
     }
 }
 
@@ -120,19 +155,46 @@ async fn put_or_find(
     };
     let created = found.as_ref().map_or(taken, |kv| kv.create_revision);
     let found = found.map(|kv| kv.value);
-    Ok(Place { shared, prefix, key, created, taken, found, kept: false })
+    Ok(Place { shared, prefix, key, created, taken, found, guard: None })
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.kept || self.found.is_some() {
-            return;
+        if let Some(guard) = self.guard.take() {
+            // At once, not by the guard: when the server is stopping its task may not run any more.
+            let _ = guard.send(attempt(&self.shared, &deletion(&self.key, self.created)));
         }
-        let id = self.shared.ids.next();
-        let txn = deletion(&self.key, self.created);
-        // The server takes back what it has put itself, also when its caller no more may.
-        let caller = self.shared.auth.own_caller();
-        let data = request::encode_for(id, &caller, Field::Txn, &txn.encode_to_vec());
-        self.shared.inbox.push(Event::Propose { id, data, waiter: None });
+    }
+}
+
+/// Proposes a deletion. The server takes back what it has put itself, also when its caller no more may.
+fn attempt(shared: &Client, deletion: &pb::TxnRequest) -> Attempt {
+    let id = shared.ids.next();
+    let data =
+        request::encode_for(id, &shared.auth.own_caller(), Field::Txn, &deletion.encode_to_vec());
+    let (sender, outcome) = oneshot::channel();
+    let waiter = Some(Waiter { lane: lane::current(), sender });
+    shared.inbox.push(Event::Propose { id, data, waiter });
+    outcome
+}
+
+/// When the place is given up, repeats its deletion until one is applied, or the server ends.
+async fn see_through(
+    shared: &Client,
+    deletion: &pb::TxnRequest,
+    dropped: oneshot::Receiver<Attempt>,
+) {
+    let Ok(mut outcome) = dropped.await else { return };
+    let mut pause = REPEAT_PAUSE;
+    loop {
+        match tokio::time::timeout(shared.config.request_timeout(), outcome).await {
+            Ok(Ok(outcome)) if outcome.result.is_ok() => return,
+            // The raft thread has ended.
+            Ok(Err(_)) => return,
+            Ok(Ok(_)) | Err(_) => {}
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(REPEAT_PAUSE_MAX);
+        outcome = attempt(shared, deletion);
     }
 }
