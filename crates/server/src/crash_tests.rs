@@ -20,7 +20,7 @@ use prost::Message;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use crate::auth::{AuthAnswer, Nobody};
+use crate::auth::{AuthAnswer, Nobody, Who};
 use crate::boot::{Booted, boot};
 use crate::config::Config;
 use crate::request::{AuthRequest, Field};
@@ -438,6 +438,40 @@ fn a_defragmented_file_is_not_ahead_of_the_commit_index_in_the_log() {
     assert!(store.applied.index > 0, "the copy took the put along");
     let commit = log.hard_state.commit;
     assert!(commit >= store.applied.index, "{commit} is below {:?}", store.applied);
+}
+
+#[test]
+fn a_token_that_only_the_end_of_the_log_knows_is_no_good_after_a_restart() {
+    let disk = SimDisk::new();
+    let caller = |shared: &Shared, token: &str| {
+        let token = http::HeaderValue::from_str(token).expect("letters");
+        shared.caller(&Who::new(Some(&token), None, false))
+    };
+    let token = with_member(start(&disk).expect("a fresh member"), async |shared, _| {
+        let name = || etched_auth::ROOT.to_owned();
+        let hashed_password = "aGFzaA==".to_owned();
+        let user = pb::AuthUserAddRequest { name: name(), hashed_password, ..Default::default() };
+        propose(&shared, Field::AuthUserAdd, &user).await.expect("a working disk");
+        let role = pb::AuthUserGrantRoleRequest { user: name(), role: name() };
+        propose(&shared, Field::AuthUserGrantRole, &role).await.expect("a working disk");
+        let enable = pb::AuthEnableRequest {};
+        propose(&shared, Field::AuthEnable, &enable).await.expect("a working disk");
+        let simple_token = shared.auth.draw_letters();
+        let login =
+            pb::InternalAuthenticateRequest { name: name(), simple_token, ..Default::default() };
+        let body = login.encode_to_vec();
+        let outcome = shared.propose(Nobody, Field::Authenticate, &body).await.expect("an answer");
+        let Ok(Answer::Auth(answer)) = outcome.result else { panic!("{outcome:?}") };
+        let AuthAnswer::Token { assigned, .. } = *answer else { panic!("{answer:?}") };
+        assert!(caller(&shared, &assigned).is_ok());
+        // No later batch says that this one is committed.
+        disk.crash_after(0);
+        assigned
+    });
+    disk.restart(Loss::Unsynced);
+    let again = start(&disk).expect("a whole log");
+    assert!(again.shared.auth.is_enabled());
+    assert!(caller(&again.shared, &token).is_err());
 }
 
 async fn set_alarm(shared: &Shared, action: pb::alarm_request::AlarmAction) {

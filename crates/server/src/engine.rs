@@ -90,7 +90,6 @@ impl<D: Disk> Engine<D> {
     /// [`Fatal`]: the member cannot start.
     pub(crate) fn start(&mut self) -> Result<(), Fatal> {
         self.turn(Instant::now())?;
-        self.shared.auth.forget_tokens();
         self.node.campaign()?;
         self.turn(Instant::now())?;
         let attributes = membershippb::ClusterMemberAttrSetRequest {
@@ -104,7 +103,10 @@ impl<D: Disk> Engine<D> {
         if let Some(request) = crate::versions::first(&self.shared) {
             self.propose_own(Field::ClusterVersionSet, &request);
         }
-        self.turn(Instant::now())
+        self.turn(Instant::now())?;
+        // Only now is all of the log applied: its end is committed by this member's own election.
+        self.shared.auth.forget_tokens();
+        Ok(())
     }
 
     fn propose_own(&mut self, field: Field, message: &impl prost::Message) {
