@@ -23,7 +23,6 @@
 //! proposes a change does that before.
 
 mod authorize;
-mod base64;
 mod error;
 mod permissions;
 mod roles;

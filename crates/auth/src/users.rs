@@ -1,10 +1,13 @@
 //! Users: added, deleted, given and taken roles.
 
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use etched_proto::authpb;
 use etched_proto::etcdserverpb as pb;
 
-use crate::{Error, ROOT, Row, Store, Table, base64};
+use crate::{Error, ROOT, Row, Store, Table};
 
 impl Store {
     /// Adds a user without roles.
@@ -119,7 +122,18 @@ fn hashed(password: &str, hashed: &str) -> Result<Bytes, Error> {
     if !password.is_empty() && hashed.is_empty() {
         return Err(Error::NoPasswordUser);
     }
-    base64::decode(hashed).map(Bytes::from).ok_or(Error::NoPasswordUser)
+    decoded(hashed).map(Bytes::from).ok_or(Error::NoPasswordUser)
+}
+
+/// Base64 as Go's standard decoder reads it: with padding, line ends anywhere, and without a look at the bits that the
+/// last letter has too many.
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    const GO: GeneralPurpose = GeneralPurpose::new(
+        &STANDARD,
+        GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+    );
+    let letters: Vec<u8> = text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
+    GO.decode(letters).ok()
 }
 
 pub(crate) fn text(name: &[u8]) -> String {
@@ -129,6 +143,27 @@ pub(crate) fn text(name: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hash_that_go_decodes_is_decoded() {
+        let decoded = |text| decoded(text).map(|bytes| String::from_utf8(bytes).unwrap());
+        assert_eq!(decoded(""), Some(String::new()));
+        assert_eq!(decoded("Zg=="), Some("f".to_owned()));
+        assert_eq!(decoded("Zm8="), Some("fo".to_owned()));
+        assert_eq!(decoded("Zm9v"), Some("foo".to_owned()));
+        assert_eq!(decoded("Zm\r\n9v\n"), Some("foo".to_owned()));
+        assert_eq!(decoded("Zg=\n="), Some("f".to_owned()));
+        assert_eq!(decoded("Zh=="), Some("f".to_owned()), "bits too many in the last letter");
+        assert_eq!(super::decoded("+/+/"), Some(vec![0xfb, 0xff, 0xbf]));
+    }
+
+    #[test]
+    fn a_hash_that_go_refuses_is_refused() {
+        for text in ["Z", "Zg", "Zg=", "Zg==Zg==", "=", "====", "Z===", "Zm9v Zm9v", "Zm9-", "é==="]
+        {
+            assert_eq!(decoded(text), None, "{text:?}");
+        }
+    }
 
     /// "hash" in base64.
     const HASH: &str = "aGFzaA==";

@@ -1,21 +1,21 @@
 //! Base64 as Go's protojson reads and writes it.
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::alphabet::{Alphabet, STANDARD, URL_SAFE};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+static STANDARD_PADDED: GeneralPurpose = engine(&STANDARD, true);
+static STANDARD_BARE: GeneralPurpose = engine(&STANDARD, false);
+static URL_PADDED: GeneralPurpose = engine(&URL_SAFE, true);
+static URL_BARE: GeneralPurpose = engine(&URL_SAFE, false);
 
 /// Appends the standard form of `bytes`, with padding.
 pub(super) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
-    out.reserve(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or_default());
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        let digit = |shift: u32| ALPHABET[(bits >> shift & 63) as usize];
-        let tail = match group.len() {
-            1 => [digit(18), digit(12), b'=', b'='],
-            2 => [digit(18), digit(12), digit(6), b'='],
-            _ => [digit(18), digit(12), digit(6), digit(0)],
-        };
-        out.extend_from_slice(&tail);
-    }
+    let start = out.len();
+    out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+    STANDARD_PADDED.encode_slice(bytes, &mut out[start..]).expect("four letters for three bytes");
 }
 
 /// Appends what `text` stands for; None when it is no base64.
@@ -24,44 +24,26 @@ pub(super) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
 /// padding. Line ends are passed over, and bits that are left over may be anything.
 pub(super) fn decode(text: &str, out: &mut Vec<u8>) -> Option<()> {
     let url = text.contains(['-', '_']);
-    let padded = text.len().is_multiple_of(4);
-    let digits = || text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n'));
-    let length = digits().count();
-    let padding =
-        if padded { digits().rev().take(2).take_while(|byte| *byte == b'=').count() } else { 0 };
-    let tail = (length - padding) % 4;
-    if tail == 1 || (padded && !length.is_multiple_of(4)) {
-        return None;
-    }
-    out.reserve(length / 4 * 3 + 3);
-    let mut bits = 0;
-    for (place, byte) in digits().take(length - padding).enumerate() {
-        bits = bits << 6 | value(byte, url)?;
-        if place % 4 == 3 {
-            out.extend_from_slice(&bits.to_be_bytes()[1..]);
-            bits = 0;
-        }
-    }
-    match tail {
-        2 => out.push((bits >> 4) as u8),
-        3 => out.extend_from_slice(&((bits >> 2) as u16).to_be_bytes()),
-        _ => {}
-    }
-    Some(())
+    let letters = match text.contains(['\r', '\n']) {
+        true => Cow::Owned(text.replace(['\r', '\n'], "")),
+        false => Cow::Borrowed(text),
+    };
+    let engine = match (url, text.len().is_multiple_of(4)) {
+        (false, true) => &STANDARD_PADDED,
+        (false, false) => &STANDARD_BARE,
+        (true, true) => &URL_PADDED,
+        (true, false) => &URL_BARE,
+    };
+    engine.decode_vec(letters.as_ref(), out).ok()
 }
 
-fn value(byte: u8, url: bool) -> Option<u32> {
-    let value = match byte {
-        b'A'..=b'Z' => byte - b'A',
-        b'a'..=b'z' => byte - b'a' + 26,
-        b'0'..=b'9' => byte - b'0' + 52,
-        b'+' if !url => 62,
-        b'/' if !url => 63,
-        b'-' if url => 62,
-        b'_' if url => 63,
-        _ => return None,
-    };
-    Some(u32::from(value))
+const fn engine(alphabet: &Alphabet, padded: bool) -> GeneralPurpose {
+    let padding =
+        if padded { DecodePaddingMode::RequireCanonical } else { DecodePaddingMode::RequireNone };
+    let config = GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(padding);
+    GeneralPurpose::new(alphabet, config)
 }
 
 #[cfg(test)]
