@@ -609,6 +609,7 @@ func signed(c *Case) {
 	note(root, "old for users", a.auth.UserList, &pb.AuthUserListRequest{})
 	s := c.OpenWatch(alice.context())
 	s.Create("old for watch", &pb.WatchCreateRequest{Key: []byte("a")})
+	oldForLeases(c, a, alice, root)
 	alice = a.logIn("alice", "pw-alice")
 	note(alice, "range again", c.KV.Range, &pb.RangeRequest{Key: []byte("a")})
 	c.Eventually("the token ends", func() bool {
@@ -616,6 +617,35 @@ func signed(c *Case) {
 		return status.Code(err) == codes.Unauthenticated
 	})
 	note(alice, "ended", c.KV.Range, &pb.RangeRequest{Key: []byte("a")})
+}
+
+// oldForLeases asks about leases with tokens of an earlier revision: root's are good, and so is everybody's for a
+// lease without keys.
+func oldForLeases(c *Case, a, alice, root asker) {
+	leases := func(step string) {
+		c.Helper()
+		for name, as := range map[string]asker{"nobody": a, "alice": alice, "root": root} {
+			answer, err := c.Lease.LeaseLeases(as.context(), &pb.LeaseLeasesRequest{})
+			c.NoteUnder(step+": "+name+" lists", fmt.Sprint(len(answer.GetLeases()), err))
+			for _, id := range []int64{1, 2, 9} {
+				for _, keys := range []bool{false, true} {
+					answer, err := c.Lease.LeaseTimeToLive(as.context(), &pb.LeaseTimeToLiveRequest{ID: id, Keys: keys})
+					c.NoteUnder(fmt.Sprintf("%s: %s asks for %d, keys %v", step, name, id, keys),
+						fmt.Sprint(answer.GetGrantedTTL(), len(answer.GetKeys()), err))
+				}
+				c.NoteUnder(fmt.Sprintf("%s: %s renews %d", step, name, id), renewal(as, id))
+			}
+		}
+	}
+	done(alice, "old for grant", c.Lease.LeaseGrant, &pb.LeaseGrantRequest{ID: 1, TTL: 600})
+	leases("no keys")
+	fresh := a.logIn("root", "pw-root")
+	done(fresh, "grant", c.Lease.LeaseGrant, &pb.LeaseGrantRequest{ID: 2, TTL: 600})
+	done(fresh, "a key of the lease", c.KV.Put, &pb.PutRequest{Key: []byte("a"), Lease: 2})
+	leases("a key")
+	note(alice, "old for revoke of an empty one", c.Lease.LeaseRevoke, &pb.LeaseRevokeRequest{ID: 1})
+	note(alice, "old for revoke", c.Lease.LeaseRevoke, &pb.LeaseRevokeRequest{ID: 2})
+	note(root, "root's old for revoke", c.Lease.LeaseRevoke, &pb.LeaseRevokeRequest{ID: 2})
 }
 
 func keyFiles(t *testing.T, folder string) (private, public string) {

@@ -1,6 +1,5 @@
 //! Whether a request may be done: the whole of it, by one function, before it is proposed and again in apply.
 
-use bytes::Bytes;
 use etched_proto::etcdserverpb as pb;
 use pb::request_op::Request as Op;
 
@@ -10,8 +9,17 @@ use crate::{Caller, Error, Store};
 
 /// What the lessor knows of the keys that hang on a lease.
 pub trait LeaseKeys {
-    /// They; none for a lease that does not exist.
-    fn keys_of(&self, lease: i64) -> Vec<Bytes>;
+    /// Looks at them, in any order, up to the first one that is refused; none for a lease that does not exist.
+    ///
+    /// There may be very many: they are not to be copied for this.
+    ///
+    /// # Errors
+    /// What `check` gives.
+    fn each_key(
+        &self,
+        lease: i64,
+        check: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error>;
 }
 
 /// Something that a caller asks for.
@@ -161,9 +169,7 @@ impl<L: LeaseKeys> Check<'_, L> {
         if lease == 0 || self.admin().is_ok() {
             return Ok(());
         }
-        for key in self.leases.keys_of(lease) {
-            self.keys(access, &key, b"")?;
-        }
-        Ok(())
+        // Which key is refused first does not matter: the reason is the same for each.
+        self.leases.each_key(lease, &mut |key| self.keys(access, key, b""))
     }
 }

@@ -97,8 +97,12 @@ struct Model {
 struct Leases(BTreeMap<i64, Vec<Bytes>>);
 
 impl LeaseKeys for Leases {
-    fn keys_of(&self, lease: i64) -> Vec<Bytes> {
-        self.0.get(&lease).cloned().unwrap_or_default()
+    fn each_key(
+        &self,
+        lease: i64,
+        check: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.0.get(&lease).into_iter().flatten().try_for_each(|key| check(key))
     }
 }
 
@@ -125,8 +129,8 @@ impl Model {
     /// A lease's keys count as if each were named; root needs none of them.
     fn lease(&self, caller: &Caller, kind: Type, lease: i64, touched: &mut Touched) {
         if self.admin(caller).is_err() {
-            let keys = self.leases.keys_of(lease).into_iter();
-            touched.extend(keys.map(|key| (kind, key, Bytes::new())));
+            let keys = self.leases.0.get(&lease).into_iter().flatten();
+            touched.extend(keys.map(|key| (kind, key.clone(), Bytes::new())));
         }
     }
 

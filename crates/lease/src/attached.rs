@@ -110,15 +110,17 @@ impl Attached {
         keys
     }
 
+    /// The keys of `chain`, in no order.
+    pub(crate) fn chained(&self, chain: Chain) -> impl Iterator<Item = &Bytes> {
+        let slot = |number: u32| (number != NONE).then(|| &self.slots[number as usize]);
+        let slots = std::iter::successors(slot(chain.first), move |last| slot(last.next));
+        slots.map(|slot| &slot.key)
+    }
+
     /// The keys of `chain`, sorted bytewise.
     pub(crate) fn keys(&self, chain: Chain) -> Vec<Bytes> {
         let mut keys = Vec::with_capacity(chain.len());
-        let mut number = chain.first;
-        while number != NONE {
-            let slot = &self.slots[number as usize];
-            keys.push(slot.key.clone());
-            number = slot.next;
-        }
+        keys.extend(self.chained(chain).cloned());
         keys.sort_unstable();
         keys
     }

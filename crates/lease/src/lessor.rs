@@ -385,6 +385,12 @@ impl Lessor {
         Some(TimeToLive { granted: lease.ttl, remaining, keys })
     }
 
+    /// The keys that hang on lease `id`, in no order; none when there is no such lease.
+    pub fn keys_of(&self, id: i64) -> impl Iterator<Item = &Bytes> {
+        let chain = self.leases.get(&id).map_or(Chain::EMPTY, |lease| lease.keys);
+        self.attached.chained(chain)
+    }
+
     /// The ids of all leases, as [`Listing::ids`] orders them.
     pub fn leases(&self) -> Vec<i64> {
         self.listing().ids()

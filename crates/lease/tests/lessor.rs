@@ -132,6 +132,19 @@ fn a_key_hangs_on_the_lease_it_was_attached_to_last() {
 }
 
 #[test]
+fn the_keys_of_a_lease_can_be_looked_at_one_by_one() {
+    let mut lessor = with_leases(2, 60);
+    for (name, id) in [("b", 1), ("a", 1), ("c", 2), ("d", 1)] {
+        lessor.attach(&key(name), id).expect("a lease");
+    }
+    lessor.detach(b"b", 1);
+    let keys = |id| lessor.keys_of(id).cloned().collect::<BTreeSet<_>>();
+    assert_eq!(keys(1), BTreeSet::from([key("a"), key("d")]));
+    assert_eq!(keys(2), BTreeSet::from([key("c")]));
+    assert_eq!(keys(3), BTreeSet::new());
+}
+
+#[test]
 fn attaching_twice_counts_once() {
     let mut lessor = follower();
     lessor.grant(1, 10, START).unwrap();

@@ -8,18 +8,18 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use etched_auth::Asked;
 use etched_proto::etcdserverpb as pb;
 use prost::Message;
 use tonic::Status;
 
 use super::reply;
-use crate::auth::{Asking, AuthAnswer, Nobody, Who};
+use crate::auth::{Asking, AuthAnswer, Nobody, Passwords, Who};
 use crate::error::Error;
 use crate::grpc::Framed;
 use crate::request::Field;
 use crate::shared::{Answer, Shared};
 
-/// Replicates a request and gives its answer.
 /// Bytes of the longest name of a user or role: that of a key in a bbolt file, in which snapshots have to put it.
 const NAME_BYTES_MAX: usize = 32_768;
 
@@ -27,6 +27,7 @@ fn check_name(name: &str) -> Result<(), Error> {
     if name.len() > NAME_BYTES_MAX { Err(Error::RequestTooLarge) } else { Ok(()) }
 }
 
+/// Replicates a request and gives its answer.
 async fn ask(
     shared: &Shared,
     who: impl Asking,
@@ -134,7 +135,7 @@ pub(super) async fn authenticate(
             tracing::info!("revision when password checked became stale; retrying");
             continue;
         }
-        let token = shared.token(request.name, assigned, revision).await?;
+        let token = shared.auth.token(request.name, assigned, revision).await?;
         return reply(&pb::AuthenticateResponse { header: Some(header), token });
     }
 }
@@ -148,8 +149,14 @@ async fn check_password(shared: &Shared, request: &pb::AuthenticateRequest) -> R
     Err(Error::AuthFailed)
 }
 
-/// A password as it may stand in the log.
-async fn hashed(shared: &Shared, password: String) -> Result<String, Error> {
+/// A password as it may stand in the log. Who may not change users is told so before a core works on it; apply
+/// decides all the same.
+async fn hashed(shared: &Shared, who: &Who, password: String) -> Result<String, Error> {
+    Passwords::check_length(&password)?;
+    if shared.auth.is_enabled() {
+        shared.read_index().await?;
+        shared.require(who, Asked::Admin)?;
+    }
     Ok(STANDARD.encode(shared.auth.passwords.hash(password).await?))
 }
 
@@ -162,7 +169,7 @@ pub(super) async fn user_add(
     check_name(&request.name)?;
     let password = std::mem::take(&mut request.password);
     if !request.options.is_some_and(|options| options.no_password) {
-        request.hashed_password = hashed(&shared, password).await?;
+        request.hashed_password = hashed(&shared, &who, password).await?;
     }
     let body = request.encode_to_vec();
     let (header, _) = ask(&shared, &who, Field::AuthUserAdd, &body).await?;
@@ -177,7 +184,7 @@ pub(super) async fn user_change_password(
 ) -> Result<Framed, Status> {
     let password = std::mem::take(&mut request.password);
     if !password.is_empty() {
-        request.hashed_password = hashed(&shared, password).await?;
+        request.hashed_password = hashed(&shared, &who, password).await?;
     }
     let body = request.encode_to_vec();
     let (header, _) = ask(&shared, &who, Field::AuthUserChangePassword, &body).await?;

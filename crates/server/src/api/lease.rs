@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use etched_auth::Asked;
-use etched_lease::{Listing, RenewError};
+use etched_auth::{Asked, Caller};
+use etched_lease::RenewError;
 use etched_proto::etcdserverpb as pb;
 use http::{Request, Response};
 use prost::Message;
@@ -19,7 +19,7 @@ use crate::quota;
 use crate::request::Field;
 use crate::shared::{Answer, Shared};
 
-/// A longer list of leases is put in order and encoded off the network thread.
+/// A longer list of leases, or one whose keys are to be looked at, is put in order and encoded off the network thread.
 const INLINE_LEASES_MAX: usize = 1000;
 
 pub(super) async fn grant(
@@ -60,7 +60,7 @@ pub(super) async fn time_to_live(
     who: Who,
 ) -> Result<Framed, Status> {
     let allowed = match request.keys {
-        true => shared.require(&who, Asked::ReadLease(request.id))?,
+        true => shared.require_of_store(&who, Asked::ReadLease(request.id))?,
         false => 0,
     };
     shared.read_index().await?;
@@ -84,29 +84,45 @@ pub(super) async fn leases(
     who: Who,
 ) -> Result<Framed, Status> {
     let listing = shared.lessor.lock().listing();
-    if shared.auth.is_enabled() {
-        may_list(&shared, &who, listing.clone()).await?;
-    }
-    let is_short = listing.count() <= INLINE_LEASES_MAX;
     let header = Some(shared.header(shared.reader.current_revision()));
+    let check = match shared.auth.is_enabled() {
+        true => Checking::begin(&shared, &who)?,
+        false => None,
+    };
+    let is_short = check.is_none() && listing.count() <= INLINE_LEASES_MAX;
     let answer = move || {
-        let leases = listing.ids().into_iter().map(|id| pb::LeaseStatus { id }).collect();
+        let ids = listing.ids();
+        check.map_or(Ok(()), |check| check.every(&shared, &ids))?;
+        let leases = ids.into_iter().map(|id| pb::LeaseStatus { id }).collect();
         reply(&pb::LeaseLeasesResponse { header, leases })
     };
     if is_short { answer() } else { super::kv::beside(answer).await }
 }
 
-/// Whether who asks may hear of these leases: of each, all keys have to be readable.
-async fn may_list(shared: &Shared, who: &Who, listing: Listing) -> Result<(), Error> {
-    let allowed = shared.require(who, Asked::SignedIn)?;
-    if shared.require(who, Asked::Admin).is_ok() {
-        return Ok(());
+/// Whether somebody who is not root may hear of leases: of each, all keys have to be readable. How many keys that are
+/// nobody knows before, so it is looked at off the network thread.
+struct Checking {
+    caller: Caller,
+    /// Of the store, before anything was asked.
+    revision: u64,
+}
+
+impl Checking {
+    /// None when there is nothing to look at.
+    fn begin(shared: &Shared, who: &Who) -> Result<Option<Self>, Error> {
+        let revision = shared.require_of_store(who, Asked::SignedIn)?;
+        if shared.require(who, Asked::Admin).is_ok() {
+            return Ok(None);
+        }
+        Ok(Some(Self { caller: shared.caller(who)?, revision }))
     }
-    let caller = shared.caller(who)?;
-    for lease in listing.ids() {
-        shared.auth.authorize(&caller, Asked::ReadLease(lease), shared)?;
+
+    fn every(&self, shared: &Shared, leases: &[i64]) -> Result<(), Error> {
+        for lease in leases {
+            shared.auth.authorize(&self.caller, Asked::ReadLease(*lease), shared)?;
+        }
+        shared.still_allowed(self.revision)
     }
-    shared.still_allowed(allowed)
 }
 
 /// Renews leases as the client asks for it, one answer for each request, in their order.

@@ -137,6 +137,17 @@ impl Shared {
         Ok(caller.revision)
     }
 
+    /// The same for what etcd serves also to a token of an earlier revision, as long as it is not refused for it: the
+    /// revision is then that of the store before it was asked, not that of the token.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn require_of_store(&self, who: &Who, asked: Asked<'_>) -> Result<u64, Error> {
+        let revision = if self.auth.is_enabled() { self.auth.revision() } else { 0 };
+        self.require(who, asked)?;
+        Ok(revision)
+    }
+
     /// Whether an answer may go out that was read after [`Self::require`] gave `revision`: not when users or roles
     /// have changed meanwhile.
     ///

@@ -3,7 +3,7 @@
 //! ```text
 //! head of a call ──> Who ──caller()──> Caller ──> header of its entry ──> apply: authorize again, then do it
 //!                           tokens       └──────> authorize at once: reads, watches, what concerns this member
-//! Authenticate, UserAdd ──> Passwords (threads beside) ──> proposal without the password
+//! Authenticate, UserAdd by root ──> Passwords (threads beside) ──> proposal without the password
 //! ```
 //! As in etcd, what changes keys is authorized in apply, in log order and with the revision that its caller was
 //! authenticated at; everything else where it is served.
@@ -20,7 +20,6 @@ mod passwords;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use bytes::Bytes;
@@ -36,7 +35,7 @@ use crate::shared::Shared;
 pub(crate) use apply::{AuthAnswer, asked};
 pub(crate) use caller::{Asking, Nobody, Who};
 use jwt::Jwt;
-use passwords::Passwords;
+pub(crate) use passwords::Passwords;
 
 /// Random bytes that make the letters of a token; nearly always enough for them.
 const TOKEN_RANDOM_BYTES: usize = 64;
@@ -141,6 +140,28 @@ impl Auth {
         }
     }
 
+    /// The token of a user whose login is applied: the one `assigned` there if it is a simple one, else one that is
+    /// signed now. Passwords are hashed elsewhere: a signature takes a hundredth of their time and waits for none.
+    ///
+    /// # Errors
+    /// [`Error::VerifyOnly`], [`Error::Stopped`]; [`Error::AuthFailed`] where there are no tokens.
+    pub(crate) async fn token(
+        &self,
+        username: String,
+        assigned: String,
+        revision: u64,
+    ) -> Result<String, Error> {
+        match &self.tokens {
+            Tokens::Off => Err(Error::AuthFailed),
+            Tokens::Simple(_) => Ok(assigned),
+            Tokens::Jwt(jwt) => {
+                let jwt = Arc::clone(jwt);
+                let signing = tokio::task::spawn_blocking(move || jwt.sign(&username, revision));
+                signing.await.unwrap_or(Err(Error::Stopped))
+            }
+        }
+    }
+
     /// Forgets the tokens that a replay of the log has made known: when they were last used is not in it.
     pub(crate) fn forget_tokens(&self) {
         if let Tokens::Simple(tokens) = &self.tokens {
@@ -164,34 +185,14 @@ impl Auth {
     }
 }
 
-impl Shared {
-    /// The token of a user whose login is applied: the one `assigned` there if it is a simple one, else one that is
-    /// signed now.
-    ///
-    /// # Errors
-    /// [`Error::VerifyOnly`], [`Error::TooManyRequests`]; [`Error::AuthFailed`] where there are no tokens.
-    pub(crate) async fn token(
-        &self,
-        username: String,
-        assigned: String,
-        revision: u64,
-    ) -> Result<String, Error> {
-        match &self.auth.tokens {
-            Tokens::Off => Err(Error::AuthFailed),
-            Tokens::Simple(_) => Ok(assigned),
-            Tokens::Jwt(jwt) => {
-                let jwt = Arc::clone(jwt);
-                self.auth.passwords.run(move || jwt.sign(&username, revision)).await?
-            }
-        }
-    }
-}
-
 /// The keys of leases, for authorization.
 impl LeaseKeys for Shared {
-    fn keys_of(&self, lease: i64) -> Vec<Bytes> {
-        let found = self.lessor.lock().time_to_live(lease, Duration::ZERO, true);
-        found.map_or_else(Vec::new, |lease| lease.keys)
+    fn each_key(
+        &self,
+        lease: i64,
+        check: &mut dyn FnMut(&[u8]) -> Result<(), etched_auth::Error>,
+    ) -> Result<(), etched_auth::Error> {
+        self.lessor.lock().keys_of(lease).try_for_each(|key| check(key))
     }
 }
 
@@ -203,4 +204,57 @@ pub(crate) fn storage_row(row: etched_auth::Row) -> crate::cluster::Row {
         etched_auth::Table::Roles => Table::AuthRoles,
     };
     (table, row.key, row.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use etched_proto::etcdserverpb as pb;
+
+    use super::*;
+    use crate::config::JwtOptions;
+    use crate::request::Field;
+    use crate::work_tests::member::with_member;
+
+    #[test]
+    fn no_password_is_hashed_for_those_who_may_not_change_users() {
+        const INVALID_ARGUMENT: &str = "3";
+        with_member(async |member, client| {
+            member.add_root();
+            member.load(Field::AuthEnable, [pb::AuthEnableRequest {}]);
+            let (name, password) = ("root".to_owned(), "secret".to_owned());
+            let add = pb::AuthUserAddRequest {
+                name: name.clone(),
+                password: password.clone(),
+                ..Default::default()
+            };
+            let added = client.ask("/etcdserverpb.Auth/UserAdd", &add).await;
+            assert_eq!(added.refusal().await, INVALID_ARGUMENT);
+            let hashed_password = String::new();
+            let change = pb::AuthUserChangePasswordRequest { name, password, hashed_password };
+            let changed = client.ask("/etcdserverpb.Auth/UserChangePassword", &change).await;
+            assert_eq!(changed.refusal().await, INVALID_ARGUMENT);
+            assert!(member.shared.auth.passwords.are_unused());
+        });
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_token_is_signed_while_all_password_threads_are_busy() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = folder.path().join("key");
+        std::fs::write(&key, "secret").expect("written");
+        let options = JwtOptions {
+            sign_method: "HS256".to_owned(),
+            private_key: Some(key),
+            public_key: None,
+            ttl: Duration::from_secs(60),
+        };
+        let config = AuthConfig { token: TokenKind::Jwt(options), ..AuthConfig::default() };
+        let auth = Auth::new(&config, Store::default()).expect("a key");
+        let busy = auth.passwords.occupy().await;
+        let token = auth.token("alice".to_owned(), String::new(), 7).await;
+        assert!(token.is_ok_and(|token| token.split('.').count() == 3));
+        drop(busy);
+    }
 }

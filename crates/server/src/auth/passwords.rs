@@ -51,14 +51,20 @@ impl Passwords {
         Self { cost, jobs: OnceLock::new() }
     }
 
+    /// Whether a password can be hashed; costs nothing.
+    ///
+    /// # Errors
+    /// [`Error::PasswordTooLong`].
+    pub(crate) fn check_length(password: &str) -> Result<(), Error> {
+        if password.len() > PASSWORD_BYTES_MAX { Err(Error::PasswordTooLong) } else { Ok(()) }
+    }
+
     /// The hash of a password, as text.
     ///
     /// # Errors
     /// [`Error::PasswordTooLong`], [`Error::TooManyRequests`].
     pub(crate) async fn hash(&self, password: String) -> Result<String, Error> {
-        if password.len() > PASSWORD_BYTES_MAX {
-            return Err(Error::PasswordTooLong);
-        }
+        Self::check_length(&password)?;
         let cost = self.cost;
         self.run(move || {
             let mut salt = [0; 16];
@@ -89,7 +95,7 @@ impl Passwords {
     ///
     /// # Errors
     /// [`Error::TooManyRequests`] when the queue is full, [`Error::Stopped`] without threads.
-    pub(crate) async fn run<T: Send + 'static>(
+    async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
@@ -135,6 +141,8 @@ fn work(jobs: &Mutex<Receiver<Job>>) {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+
     use super::*;
 
     fn passwords() -> Passwords {
@@ -185,28 +193,17 @@ mod tests {
         let passwords = passwords();
         let threads =
             (std::thread::available_parallelism().map_or(1, std::num::NonZero::get) / 2).max(1);
-        let (mut waiting, mut gates) = (Vec::new(), Vec::new());
         // So many are under way, and with the full queue behind them one more is refused.
-        let refused = loop {
-            let (gate, opened) = std::sync::mpsc::channel::<()>();
-            gates.push(gate);
-            let mut job = Box::pin(passwords.run(move || {
-                let _ = opened.recv();
-            }));
-            match futures_poll(job.as_mut()).await {
-                None => waiting.push(job),
-                Some(result) => break result,
-            }
-        };
-        assert_eq!(refused, Err(Error::TooManyRequests));
-        assert!((WAITING_MAX..=WAITING_MAX + threads).contains(&waiting.len()));
-        drop(gates);
-        for job in waiting {
+        let busy = passwords.occupy().await;
+        assert!((WAITING_MAX..=WAITING_MAX + threads).contains(&busy.waiting.len()));
+        assert_eq!(passwords.hash("one more".to_owned()).await, Err(Error::TooManyRequests));
+        drop(busy.gates);
+        for job in busy.waiting {
             assert_eq!(job.await, Ok(()));
         }
     }
 
-    async fn futures_poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    async fn futures_poll<T>(future: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Option<T> {
         let mut future = Some(future);
         std::future::poll_fn(move |cx| {
             let polled = future.take().expect("polled once").poll(cx);
@@ -216,6 +213,40 @@ mod tests {
             })
         })
         .await
+    }
+
+    type Running<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + 'a>>;
+
+    /// Jobs that end when their gates are dropped.
+    pub(in crate::auth) struct Busy<'a> {
+        gates: Vec<std::sync::mpsc::Sender<()>>,
+        waiting: Vec<Running<'a>>,
+    }
+
+    impl Passwords {
+        /// Whether nobody has asked for anything yet.
+        pub(in crate::auth) fn are_unused(&self) -> bool {
+            self.jobs.get().is_none()
+        }
+
+        /// Keeps all threads busy, and as many jobs waiting as may.
+        pub(in crate::auth) async fn occupy(&self) -> Busy<'_> {
+            let mut busy = Busy { gates: Vec::new(), waiting: Vec::new() };
+            loop {
+                let (gate, opened) = std::sync::mpsc::channel::<()>();
+                busy.gates.push(gate);
+                let mut job: Running<'_> = Box::pin(self.run(move || {
+                    let _ = opened.recv();
+                }));
+                match futures_poll(job.as_mut()).await {
+                    None => busy.waiting.push(job),
+                    Some(refused) => {
+                        assert_eq!(refused, Err(Error::TooManyRequests));
+                        return busy;
+                    }
+                }
+            }
+        }
     }
 
     #[test]

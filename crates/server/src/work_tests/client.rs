@@ -62,6 +62,12 @@ impl Call {
         M::decode(message).expect("a message")
     }
 
+    /// The code of a call that is refused at once.
+    pub(crate) async fn refusal(mut self) -> String {
+        let response = self.response.take().expect("nobody took it").await.expect("a response");
+        response.headers()["grpc-status"].to_str().expect("digits").to_owned()
+    }
+
     async fn next_message(&mut self) -> Option<Bytes> {
         loop {
             if let Some(mut head) = self.received.get(..5) {

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use etched_proto::etcdserverpb as pb;
 use etched_sim::SimDisk;
 use etched_storage::Storage;
 use etched_wal::disk::Disk as _;
@@ -91,6 +92,16 @@ impl Member {
             let mut batch = batch.collect();
             self.round(&mut batch);
         }
+    }
+
+    /// Makes all ready for authentication to be switched on: the user root, who has the role root.
+    pub(crate) fn add_root(&mut self) {
+        let name = || etched_auth::ROOT.to_owned();
+        let hashed_password = "aGFzaA==".to_owned();
+        let user = pb::AuthUserAddRequest { name: name(), hashed_password, ..Default::default() };
+        self.load(Field::AuthUserAdd, [user]);
+        let grant = pb::AuthUserGrantRoleRequest { user: name(), role: name() };
+        self.load(Field::AuthUserGrantRole, [grant]);
     }
 
     /// Brings everything into the store's file.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use etched_auth::ROOT;
 use etched_proto::etcdserverpb as pb;
 use etched_proto::v3lockpb::{LockRequest, LockResponse};
 
@@ -49,12 +48,7 @@ fn a_waiter_that_goes_leaves_no_key_even_when_users_change_meanwhile() {
     with_member(async |member, client| {
         let grants = [1, 2].map(|id| pb::LeaseGrantRequest { id, ttl: 600 });
         member.load(Field::LeaseGrant, grants);
-        let hashed_password = "aGFzaA==".to_owned();
-        let root =
-            pb::AuthUserAddRequest { name: ROOT.into(), hashed_password, ..Default::default() };
-        member.load(Field::AuthUserAdd, [root]);
-        let grant = pb::AuthUserGrantRoleRequest { user: ROOT.into(), role: ROOT.into() };
-        member.load(Field::AuthUserGrantRole, [grant]);
+        member.add_root();
         let holder = lock(client, 1).await;
         member.replicate(1).await;
         holder.answer::<LockResponse>().await;
