@@ -51,7 +51,9 @@ def _binds(port):
 
 
 class Server:
-    """One server process on free loopback ports, its data in a folder of its own."""
+    """One server process on free loopback ports, its data in a folder of its own.
+
+    Flags may name its client address: `<client>`."""
 
     _tried = 0
 
@@ -80,13 +82,14 @@ class Server:
     def start(self):
         """Starts it, or starts it again on its data and port, and waits until it serves."""
         client, peer = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.port + 1}"
+        flags = [flag.replace("<client>", f"127.0.0.1:{self.port}") for flag in self.flags]
         # setpriv lets the server die with this process; a preexec_fn would fork under gRPC's threads.
         self.process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "--",
              binary(self.kind), "--name", "default", "--data-dir", os.path.join(self.folder, "data"),
              "--listen-client-urls", client, "--advertise-client-urls", client,
              "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-             "--initial-cluster", f"default={peer}", *self.flags],
+             "--initial-cluster", f"default={peer}", *flags],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         ready, lines = threading.Event(), []
 
