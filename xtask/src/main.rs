@@ -3,6 +3,7 @@
 //! ```text
 //! cargo xtask test     every test, or the stages named
 //! cargo xtask bench    etched beside etcd
+//! cargo xtask fuzz     decoders with damaged input, for longer than the tests do
 //! cargo xtask tidy     the rules that no compiler holds
 //! cargo codegen        crates/proto/src/generated from proto/
 //! ```
@@ -10,6 +11,7 @@
 mod bench;
 #[cfg(feature = "codegen")]
 mod codegen;
+mod fuzz;
 mod test;
 mod tidy;
 mod tools;
@@ -24,10 +26,11 @@ fn main() -> ExitCode {
         #[cfg(feature = "codegen")]
         "codegen" => codegen::run(),
         "bench" => bench::run(arguments),
+        "fuzz" => fuzz::run(arguments),
         "test" => test::run(arguments),
         "tidy" => tidy::run(),
         _ => Err(format!(
-            "unknown command {command:?}; known: test, bench, tidy, codegen (by `cargo codegen`)"
+            "unknown command {command:?}; known: test, fuzz, bench, tidy, codegen (by `cargo codegen`)"
         )),
     };
     match outcome {

@@ -10,7 +10,9 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 use prost::{DecodeError, Message};
 
 use crate::etcdserverpb::request_op::Request;
-use crate::etcdserverpb::{Compare, RequestOp, TxnRequest};
+use crate::etcdserverpb::{
+    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+};
 
 /// Most transactions inside each other that are decoded; the outermost counts.
 pub const DEPTH_MAX: usize = 256;
@@ -18,6 +20,8 @@ pub const DEPTH_MAX: usize = 256;
 const COMPARE: u32 = 1;
 const SUCCESS: u32 = 2;
 const FAILURE: u32 = 3;
+const REQUEST_RANGE: u32 = 1;
+const REQUEST_PUT: u32 = 2;
 const REQUEST_TXN: u32 = 4;
 
 /// Decodes a transaction that is nested at most [`DEPTH_MAX`] deep.
@@ -38,16 +42,18 @@ fn decode_txn(mut body: Bytes) -> Result<TxnRequest, DecodeError> {
             }
             (SUCCESS, WireType::LengthDelimited) => txn.success.push(decode_op(take(&mut body)?)?),
             (FAILURE, WireType::LengthDelimited) => txn.failure.push(decode_op(take(&mut body)?)?),
+            (COMPARE..=FAILURE, _) => return Err(malformed()),
             _ => skip_field(wire, tag, &mut body, DecodeContext::default())?,
         }
     }
     Ok(txn)
 }
 
-/// Later fields of the oneof replace earlier ones; of one kind they are merged, as protobuf has it.
+/// Later fields of the oneof replace earlier ones; of one kind they are merged, as protobuf has it. What is replaced
+/// has to be well formed all the same: whoever decodes the entry with another library decodes all of it.
 fn decode_op(body: Bytes) -> Result<RequestOp, DecodeError> {
     let mut rest = body.clone();
-    let mut nested = None;
+    let (mut nested, mut others) = (None, false);
     while rest.has_remaining() {
         let (tag, wire) = decode_key(&mut rest)?;
         match (tag, wire) {
@@ -60,17 +66,41 @@ fn decode_op(body: Bytes) -> Result<RequestOp, DecodeError> {
                 }
                 nested = Some(txn);
             }
-            (1..=3, WireType::LengthDelimited) => {
-                nested = None;
+            (REQUEST_RANGE..REQUEST_TXN, WireType::LengthDelimited) => {
+                (nested, others) = (None, true);
                 take(&mut rest)?;
             }
+            (REQUEST_RANGE..=REQUEST_TXN, _) => return Err(malformed()),
             _ => skip_field(wire, tag, &mut rest, DecodeContext::default())?,
         }
     }
     match nested {
-        Some(txn) => Ok(RequestOp { request: Some(Request::RequestTxn(txn)) }),
+        Some(txn) => {
+            if others {
+                check_replaced(body)?;
+            }
+            Ok(RequestOp { request: Some(Request::RequestTxn(txn)) })
+        }
         None => RequestOp::decode(body),
     }
+}
+
+/// Looks at the operations in front of the transaction that replaces them.
+fn check_replaced(mut body: Bytes) -> Result<(), DecodeError> {
+    while body.has_remaining() {
+        let (tag, wire) = decode_key(&mut body)?;
+        if (REQUEST_RANGE..REQUEST_TXN).contains(&tag) {
+            let operation = take(&mut body)?;
+            match tag {
+                REQUEST_RANGE => RangeRequest::decode(operation).map(drop)?,
+                REQUEST_PUT => PutRequest::decode(operation).map(drop)?,
+                _ => DeleteRangeRequest::decode(operation).map(drop)?,
+            }
+        } else {
+            skip_field(wire, tag, &mut body, DecodeContext::default())?;
+        }
+    }
+    Ok(())
 }
 
 fn take(body: &mut Bytes) -> Result<Bytes, DecodeError> {
@@ -157,7 +187,6 @@ fn varint(body: &[u8], at: usize) -> Option<(u64, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::etcdserverpb::{PutRequest, RangeRequest};
     use bytes::{BufMut, BytesMut};
     use prost::encoding::{encode_key, encode_varint};
 
@@ -209,6 +238,21 @@ mod tests {
             let bytes = Bytes::from(wrap(SUCCESS, &op));
             assert_eq!(decode(bytes.clone()), TxnRequest::decode(bytes));
         }
+    }
+
+    #[test]
+    fn what_prost_refuses_is_refused_also_where_it_is_replaced_or_of_another_wire_type() {
+        let txn = wrap(REQUEST_TXN, &[]);
+        for op in [
+            [wrap(REQUEST_PUT, b"\xff"), txn.clone()].concat(),
+            [txn.clone(), wrap(REQUEST_RANGE, b"\x0a\x05"), txn].concat(),
+            b"\x20\x01".to_vec(),
+            b"\x10\x01".to_vec(),
+        ] {
+            let bytes = Bytes::from(wrap(FAILURE, &op));
+            assert!(decode(bytes.clone()).is_err() && TxnRequest::decode(bytes).is_err(), "{op:?}");
+        }
+        assert!(decode(Bytes::from_static(b"\x19nnnnnnnn")).is_err());
     }
 
     #[test]

@@ -26,6 +26,8 @@ mod engine;
 mod error;
 mod filling;
 mod flush;
+#[cfg(all(test, debug_assertions))]
+mod fuzz_tests;
 mod gateway;
 mod gather;
 mod grpc;

@@ -38,6 +38,8 @@ mod codec;
 mod defragment;
 mod error;
 mod file;
+#[cfg(test)]
+mod fuzz_tests;
 mod guard;
 mod medium;
 mod pages;

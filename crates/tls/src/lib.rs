@@ -15,6 +15,8 @@
 
 mod error;
 mod files;
+#[cfg(test)]
+mod fuzz_tests;
 mod identity;
 mod info;
 mod remote;

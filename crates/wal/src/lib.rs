@@ -31,6 +31,8 @@ mod wal;
 
 #[cfg(test)]
 mod format_tests;
+#[cfg(test)]
+mod fuzz_tests;
 
 pub use error::{Damage, Error};
 pub use open::{read, valid_snapshots};

@@ -308,4 +308,56 @@ mod tests {
         assert!(jwt.caller(&token).is_some(), "the old key stays");
         fs::remove_dir_all(&folder).unwrap();
     }
+
+    /// Everybody may send a token. The same parts are signed too, so that what stands behind the signature is reached.
+    #[test]
+    fn fuzzed_tokens_are_nobodys_unless_signed() {
+        let jwt = jwt("HS256", Some("ec.pem"), None);
+        let good = jwt.sign("alice", 7).unwrap();
+        let claims = good.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+        let seeds = [good.clone().into_bytes(), claims.unwrap()];
+        let words =
+            ["\"exp\":", "\"nbf\":", "\"revision\":", "\"username\":", "1e400", "-1", "null", "."];
+        let target = etched_fuzz::Target::new(env!("CARGO_MANIFEST_DIR"), "jwt");
+        target.seeds(seeds).words(&words).bytes_max(1024).memory(64 << 10, 64).run(|input| {
+            let token = String::from_utf8_lossy(input);
+            assert_eq!(jwt.caller(&token).is_some(), token == *good, "{token}");
+            let head = URL_SAFE_NO_PAD.encode(json!({ "alg": "HS256" }).to_string());
+            let text = format!("{head}.{}", URL_SAFE_NO_PAD.encode(input));
+            let signature = jwt.key.read().sign(text.as_bytes()).unwrap();
+            let signed = format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature));
+            jwt.caller(&signed)
+                .map_or(0, |caller| etched_fuzz::shape(&[1, caller.revision as usize]))
+        });
+    }
+
+    /// The first byte chooses the method and which of the two files the rest is.
+    #[test]
+    fn fuzzed_key_files_hold_a_key_or_are_refused() {
+        let files =
+            ["rsa.pem", "rsa.pub.pem", "rsa.cert.pem", "rsa.pkcs8.pem", "rsa.pkcs1.pub.pem"];
+        let files = files.iter().zip([3, 131, 131, 3, 131]);
+        let small = ["ec.pem", "ec.pub.pem", "ec.pkcs8.pem", "ed.pem", "ed.pub.pem"];
+        let small = small.iter().zip([9, 137, 9, 12, 140]);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/auth/test_keys");
+        let seeds = files
+            .chain(small)
+            .map(|(name, how)| [vec![how], fs::read(folder.join(name)).unwrap()].concat());
+        let target = etched_fuzz::Target::new(env!("CARGO_MANIFEST_DIR"), "key-files");
+        target.seeds(seeds).memory(64 << 10, 64).run(|input| {
+            let Some((how, file)) = input.split_first() else { return 0 };
+            let method = super::super::key::METHODS[usize::from(how & 0x7f) % 13].1;
+            let (private, public) =
+                if how & 0x80 == 0 { (Some(file), None) } else { (None, Some(file)) };
+            match Key::new(method, private, public) {
+                Ok(key) => {
+                    let made =
+                        key.sign(b"text").is_none_or(|signature| key.made(b"text", &signature));
+                    assert!(made, "what a key signs it also checks");
+                    etched_fuzz::shape(&[1, usize::from(how % 13)])
+                }
+                Err(reason) => etched_fuzz::outcome(&reason),
+            }
+        });
+    }
 }

@@ -27,7 +27,7 @@ pub(super) enum Method {
     EdDsa,
 }
 
-const METHODS: [(&str, Method); 13] = [
+pub(super) const METHODS: [(&str, Method); 13] = [
     ("HS256", Method::Hs256),
     ("HS384", Method::Hs384),
     ("HS512", Method::Hs512),

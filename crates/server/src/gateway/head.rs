@@ -206,4 +206,45 @@ mod tests {
             "invalid binary header Grpc-Metadata-X-Bin: illegal base64 data at input byte 0"
         );
     }
+
+    /// Lines are `name: value`; what HTTP itself would refuse is passed over.
+    #[test]
+    fn fuzzed_heads_of_the_gateway_become_requests_or_an_error() {
+        let seeds = [
+            "grpc-timeout: 20m\ngrpc-metadata-token: abc.17\nauthorization: Bearer t",
+            "grpc-timeout: -1S\ngrpc-metadata-x-bin: AAE\ngrpc-metadata-te: x",
+        ];
+        let words =
+            ["\ngrpc-timeout: ", "\ngrpc-metadata-", "-bin: ", "H", "n", "9223372036854775807"];
+        let target = etched_fuzz::Target::new(env!("CARGO_MANIFEST_DIR"), "gateway-heads");
+        target.seeds(seeds).words(&words).bytes_max(512).run(|input| {
+            let mut headers = HeaderMap::new();
+            for line in input.split(|byte| *byte == b'\n') {
+                let Some(at) = line.iter().position(|byte| *byte == b':') else { continue };
+                let name = HeaderName::from_bytes(&line[..at]);
+                let value = HeaderValue::from_bytes(line[at + 1..].trim_ascii());
+                if let (Ok(name), Ok(value)) = (name, value) {
+                    headers.append(name, value);
+                }
+            }
+            let nothing = grpc::Incoming::Made(Box::pin(Nothing));
+            let request = Head::new(&headers)
+                .and_then(|head| head.into_request("etcdserverpb.KV/Range", nothing));
+            match request {
+                Ok(request) => etched_fuzz::shape(&[1, request.headers().len()]),
+                Err(status) => etched_fuzz::outcome(status.message()),
+            }
+        });
+    }
+
+    struct Nothing;
+
+    impl grpc::Source for Nothing {
+        fn poll_chunk(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<bytes::Bytes, Status>>> {
+            std::task::Poll::Ready(None)
+        }
+    }
 }

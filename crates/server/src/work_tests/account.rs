@@ -3,8 +3,9 @@
 //! The parts of a member take turns on the test's own thread, and each turn is charged to one of them. Other threads,
 //! of other tests too, are charged to nobody.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+
+use etched_fuzz::heap::{self, Allocated};
 
 /// Who pays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,14 +14,6 @@ pub(super) enum Account {
     Nobody,
     Network,
     Raft,
-}
-
-/// What one account has allocated.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Allocated {
-    /// Calls to the allocator that ask for memory; growing a piece is one more.
-    pub(super) times: u64,
-    pub(super) bytes: u64,
 }
 
 /// What was written to the log.
@@ -32,6 +25,8 @@ pub(super) struct Logged {
 
 thread_local! {
     static CHARGED: Cell<Account> = const { Cell::new(Account::Nobody) };
+    /// What the thread had allocated when it was charged to somebody last.
+    static SETTLED: Cell<Allocated> = const { Cell::new(Allocated { times: 0, bytes: 0 }) };
     static NETWORK: Cell<Allocated> = const { Cell::new(Allocated { times: 0, bytes: 0 }) };
     static RAFT: Cell<Allocated> = const { Cell::new(Allocated { times: 0, bytes: 0 }) };
     static LOG: Cell<Logged> = const { Cell::new(Logged { bytes: 0, syncs: 0 }) };
@@ -39,14 +34,17 @@ thread_local! {
 
 /// Runs `work` at the cost of `account`.
 pub(super) fn charge<T>(account: Account, work: impl FnOnce() -> T) -> T {
+    settle();
     let before = CHARGED.replace(account);
     let result = work();
+    settle();
     CHARGED.set(before);
     result
 }
 
 /// What `account` has allocated so far.
 pub(super) fn allocated(account: Account) -> Allocated {
+    settle();
     match account {
         Account::Nobody => Allocated::default(),
         Account::Network => NETWORK.get(),
@@ -65,45 +63,18 @@ pub(super) fn log(bytes: u64, syncs: u64) {
     LOG.set(Logged { bytes: before.bytes + bytes, syncs: before.syncs + syncs });
 }
 
-fn count(bytes: usize) {
+/// Charges what was allocated since the last time to who was to pay for it.
+fn settle() {
+    let now = heap::so_far();
+    let before = SETTLED.replace(now);
     let account = match CHARGED.get() {
         Account::Nobody => return,
         Account::Network => &NETWORK,
         Account::Raft => &RAFT,
     };
-    let before = account.get();
-    account.set(Allocated { times: before.times + 1, bytes: before.bytes + bytes as u64 });
-}
-
-/// The system's allocator, with a count. Its cells are made with the thread and need no end, so that counting
-/// does not allocate.
-struct Counting;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-#[allow(
-    unsafe_code,
-    reason = "an allocator cannot be had without; each call goes to the system's as it came"
-)]
-// SAFETY: what is promised to these functions and by them is passed on unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size());
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size());
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        count(new_size);
-        unsafe { System.realloc(ptr, layout, new_size) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(ptr, layout) }
-    }
+    let sum = account.get();
+    account.set(Allocated {
+        times: sum.times + now.times - before.times,
+        bytes: sum.bytes + now.bytes - before.bytes,
+    });
 }

@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
-use http::Request;
+use http::{HeaderMap, Request};
 use prost::Message;
 
 /// One connection.
@@ -22,6 +22,13 @@ impl Client {
     pub(crate) async fn ask(&mut self, path: &str, message: &impl Message) -> Call {
         let mut call = self.open(path).await;
         call.requests.send_data(framed(message), true).expect("the stream is open");
+        call
+    }
+
+    /// Sends a whole body, framing included.
+    pub(super) async fn send(&mut self, path: &str, body: Bytes) -> Call {
+        let mut call = self.open(path).await;
+        call.requests.send_data(body, true).expect("the stream is open");
         call
     }
 
@@ -66,6 +73,17 @@ impl Call {
     pub(crate) async fn refusal(mut self) -> String {
         let response = self.response.take().expect("nobody took it").await.expect("a response");
         response.headers()["grpc-status"].to_str().expect("digits").to_owned()
+    }
+
+    /// Reads the call to its end: its status, or none when the server reset it.
+    pub(super) async fn status(mut self) -> Option<i32> {
+        let (head, mut body) = self.response.take()?.await.ok()?.into_parts();
+        let number = |headers: &HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
+        while let Some(data) = body.data().await {
+            body.flow_control().release_capacity(data.ok()?.len()).ok()?;
+        }
+        let trailers = body.trailers().await.ok()?;
+        trailers.as_ref().and_then(number).or_else(|| number(&head.headers))
     }
 
     async fn next_message(&mut self) -> Option<Bytes> {

@@ -50,7 +50,7 @@ fn config() -> Config {
 }
 
 impl Member {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let disk = SimDisk::new();
         disk.create_dir(Path::new("/data/member/snap")).expect("a working disk");
         let options = etched_storage::Options { cache_bytes: 128 << 20, ..Default::default() };
@@ -110,6 +110,15 @@ impl Member {
         let mut events = Vec::new();
         self.shared.inbox.take(&mut events, Some(Instant::now()));
         self.round(&mut events);
+    }
+
+    /// Lets the raft thread take whatever waits for it.
+    pub(super) fn turn(&mut self) {
+        let mut events = Vec::new();
+        self.shared.inbox.take(&mut events, Some(Instant::now()));
+        if !events.is_empty() {
+            self.round(&mut events);
+        }
     }
 
     pub(crate) fn round(&mut self, events: &mut Vec<Event>) {

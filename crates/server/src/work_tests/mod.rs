@@ -18,6 +18,7 @@
 mod account;
 pub(crate) mod client;
 mod disk;
+pub(crate) mod live;
 pub(crate) mod member;
 mod record;
 

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use super::account::{Allocated, Logged};
+use etched_fuzz::heap::Allocated;
+
+use super::account::Logged;
 
 /// Set to anything, it lets the tests write down what they measure.
 const RECORD: &str = "ETCHED_RECORD_WORK";
