@@ -1,8 +1,8 @@
 //! Where packages come from, and under which licence.
 //!
-//! A light form of `cargo deny check licenses sources`, which takes minutes to install: the allowed
-//! licences and the registry are read from `deny.toml`, so both always agree. Bans, duplicates and
-//! advisories are cargo-deny's alone.
+//! A light form of `cargo deny check bans licenses sources`, which takes minutes to install: the allowed
+//! licences, the registry and the banned packages are read from `deny.toml`, so both always agree.
+//! Duplicates and advisories are cargo-deny's alone.
 
 /// Sentences about packages that must not come in.
 pub(super) fn check() -> Result<Vec<String>, String> {
@@ -22,7 +22,54 @@ pub(super) fn check() -> Result<Vec<String>, String> {
             failures.push(format!("{name} has the licence {licence:?}, not allowed by deny.toml"));
         }
     }
+    failures.extend(banned(&bans(&deny), &edges(&metadata)));
     Ok(failures)
+}
+
+/// A package that only `wrappers` may depend on.
+struct Ban {
+    package: String,
+    wrappers: Vec<String>,
+}
+
+/// The lines `{ crate = "..", wrappers = ["..", ".."], .. }`.
+fn bans(toml: &str) -> Vec<Ban> {
+    let words = |text: &str| text.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+    let ban = |line: &str| {
+        let rest = line.trim().strip_prefix("{ crate = \"")?;
+        let (package, rest) = rest.split_once('"')?;
+        let wrappers = rest.split_once("wrappers = [").and_then(|(_, list)| list.split_once(']'));
+        let wrappers = wrappers.map(|(list, _)| words(list)).unwrap_or_default();
+        Some(Ban { package: package.to_owned(), wrappers })
+    };
+    toml.lines().filter_map(ban).collect()
+}
+
+/// Which package depends directly on which, by their names.
+fn edges(metadata: &serde_json::Value) -> Vec<(String, String)> {
+    let packages = super::list_of(metadata, "packages");
+    let name = |id: &str| {
+        let package = packages.iter().find(|package| super::text_of(package, "id") == id);
+        package.map_or("", |package| super::text_of(package, "name")).to_owned()
+    };
+    let mut edges = Vec::new();
+    for node in super::list_of(&metadata["resolve"], "nodes") {
+        let from = name(super::text_of(node, "id"));
+        let to = super::list_of(node, "dependencies").iter().filter_map(|id| id.as_str());
+        edges.extend(to.map(|id| (from.clone(), name(id))));
+    }
+    edges
+}
+
+fn banned(bans: &[Ban], edges: &[(String, String)]) -> Vec<String> {
+    let mut failures = Vec::new();
+    for Ban { package, wrappers } in bans {
+        let wrong = edges.iter().filter(|(from, to)| to == package && !wrappers.contains(from));
+        failures.extend(
+            wrong.map(|(from, _)| format!("{from} depends on {package}, banned by deny.toml")),
+        );
+    }
+    failures
 }
 
 /// The quoted words of the line `key = ["..", ".."]`.
@@ -71,6 +118,17 @@ mod tests {
         for not_met in ["", "MPL-2.0", "MIT AND GPL-3.0", "Apache-2.0 WITH LLVM-exception"] {
             assert!(!allowed(not_met, &licences), "{not_met}");
         }
+    }
+
+    #[test]
+    fn a_banned_package_may_be_used_by_its_wrappers_only() {
+        let bans = bans(
+            "deny = [\n    { crate = \"a\", wrappers = [\"b\", \"c\"], reason = \"r\" },\n    { crate = \"d\", reason = \"r\" },\n]\n",
+        );
+        let edges = [("b", "a"), ("x", "a"), ("b", "d"), ("b", "e")];
+        let edges = edges.map(|(from, to)| (from.to_owned(), to.to_owned()));
+        let said = ["x depends on a, banned by deny.toml", "b depends on d, banned by deny.toml"];
+        assert_eq!(banned(&bans, &edges), said);
     }
 
     #[test]
