@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -201,6 +203,42 @@ func TestMetricsAreReadByPrometheusAndHaveEtcdsNames(t *testing.T) {
 			c.NoteUnder(method, answer.Status)
 		}
 	})
+}
+
+// What promtool says of metrics (`promtool check metrics`) it says of etched's as it says of etcd's.
+func TestMetricsAreLintedAsEtcdsAre(t *testing.T) {
+	etcd := map[string][]string{}
+	OnBoth(t, func(c *Case) {
+		c.Put("a", "1")
+		c.Everything("range")
+		c.Grant(5, 600)
+		c.OpenWatch().Create("watch", watchAll())
+		_, body := request(c, "GET", "/metrics")
+		problems, err := promlint.New(strings.NewReader(body)).Lint()
+		if err != nil {
+			c.Fatal(err)
+		}
+		found := map[string][]string{}
+		for _, problem := range problems {
+			found[problem.Metric] = append(found[problem.Metric], problem.Text)
+		}
+		if c.Server.Kind == Etcd {
+			etcd = found
+			return
+		}
+		parser := expfmt.NewTextParser(model.UTF8Validation)
+		families, err := parser.TextToMetricFamilies(strings.NewReader(body))
+		if err != nil {
+			c.Fatal(err)
+		}
+		for name := range families {
+			slices.Sort(found[name])
+			slices.Sort(etcd[name])
+			if !slices.Equal(found[name], etcd[name]) {
+				c.Errorf("%s: promlint says %q, of etcd's %q", name, found[name], etcd[name])
+			}
+		}
+	}, "--metrics=extensive")
 }
 
 func expfmtNumber(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
