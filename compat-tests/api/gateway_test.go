@@ -148,6 +148,7 @@ func TestGatewayReachesServicesThatCameLater(t *testing.T) {
 	OnBoth(t, func(c *Case) {
 		for _, r := range []struct{ path, body string }{
 			{"auth/status", `{}`},
+			{"auth/enable", `{}`},
 			{"auth/user/add", `{"name":"root","password":"secret"}`},
 			{"auth/user/add", `{"name":"alice","options":{"no_password":true}}`},
 			{"auth/user/add", `{"name":"alice","password":"a"}`},

@@ -4,6 +4,7 @@
 //! cargo xtask test     every test, or the stages named
 //! cargo xtask bench    etched beside etcd
 //! cargo xtask fuzz     decoders with damaged input, for longer than the tests do
+//! cargo xtask compat   the tables of docs/COMPAT.md from docs/compat.tsv
 //! cargo xtask tidy     the rules that no compiler holds
 //! cargo codegen        crates/proto/src/generated from proto/
 //! ```
@@ -11,6 +12,7 @@
 mod bench;
 #[cfg(feature = "codegen")]
 mod codegen;
+mod compat;
 mod fuzz;
 mod test;
 mod tidy;
@@ -26,11 +28,12 @@ fn main() -> ExitCode {
         #[cfg(feature = "codegen")]
         "codegen" => codegen::run(),
         "bench" => bench::run(arguments),
+        "compat" => compat::run(),
         "fuzz" => fuzz::run(arguments),
         "test" => test::run(arguments),
         "tidy" => tidy::run(),
         _ => Err(format!(
-            "unknown command {command:?}; known: test, fuzz, bench, tidy, codegen (by `cargo codegen`)"
+            "unknown command {command:?}; known: test, fuzz, bench, compat, tidy, codegen (by `cargo codegen`)"
         )),
     };
     match outcome {

@@ -84,6 +84,8 @@ fn zero_and_negative_values_mean_what_they_mean_to_etcd() {
         settings(&[&format!("--compaction-batch-limit={value}")]).features.compaction_batch_limit
     };
     assert_eq!((batch("0"), batch("7")), (1000, 7));
+    let pause = settings(&["--compaction-sleep-interval=7ms"]).features.compaction_sleep_interval;
+    assert_eq!(pause, Duration::from_millis(7));
     assert_eq!(settings(&["--raft-read-timeout=1s"]).member.raft_read_timeout.as_secs(), 5);
     assert_eq!(
         settings(&["--grpc-keepalive-interval=-1s"]).member.grpc_keepalive_interval,

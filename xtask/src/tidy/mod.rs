@@ -4,7 +4,8 @@
 //! cargo metadata, cargo tree ──> crates    which crate may know which
 //! Cargo.lock, deny.toml      ──> supply    where packages come from, under which licence
 //! git ls-files               ──> sources   length, module doc, dead files
-//!                            └─> texts     banned words, dead links
+//!                            ├─> texts     banned words, dead links
+//!                            └─> compat    rows of docs/compat.tsv, and the document made of them
 //! ```
 //! A rule is a function from what it looks at to a list of sentences; an empty list is a pass. It reads
 //! the working tree only, and changes nothing.
@@ -31,19 +32,20 @@ fn failures(files: &[TextFile]) -> Result<Vec<String>, String> {
     all.extend(supply::check()?);
     all.extend(sources::check(files));
     all.extend(texts::check(files));
+    all.extend(crate::compat::check(files));
     Ok(all)
 }
 
 /// A file under version control that is UTF-8.
 #[derive(Debug)]
-struct TextFile {
+pub(crate) struct TextFile {
     /// From the root of the workspace, with slashes.
-    path: String,
-    text: String,
+    pub(crate) path: String,
+    pub(crate) text: String,
 }
 
 impl TextFile {
-    fn is_rust(&self) -> bool {
+    pub(crate) fn is_rust(&self) -> bool {
         self.path.ends_with(".rs") && !self.path.contains("/generated/")
     }
 
@@ -54,7 +56,7 @@ impl TextFile {
 }
 
 /// Files that git knows, as they are in the working tree; one that was just removed is left out.
-fn tracked_files() -> Result<Vec<TextFile>, String> {
+pub(crate) fn tracked_files() -> Result<Vec<TextFile>, String> {
     let listing = output("git", &["ls-files", "-z"])?;
     let read = |path: &str| {
         let text = std::fs::read(crate::root().join(path)).ok()?;
@@ -95,12 +97,12 @@ fn list_of<'a>(value: &'a serde_json::Value, field: &str) -> &'a [serde_json::Va
 
 /// A file as a test makes it up.
 #[cfg(test)]
-fn file(path: &str, text: &str) -> TextFile {
+pub(crate) fn file(path: &str, text: &str) -> TextFile {
     TextFile { path: path.to_owned(), text: text.to_owned() }
 }
 
 /// Passes when a rule has nothing to say.
 #[cfg(test)]
-fn nothing_in(failures: &[String]) {
+pub(crate) fn nothing_in(failures: &[String]) {
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
