@@ -85,10 +85,13 @@ fn fuzzed_segments_open_for_good_or_not_at_all() {
                 }
             }
             let _ = etched_wal::valid_snapshots(&disk, Path::new(DIR));
+            let told = etched_wal::read(&disk, Path::new(DIR), &SnapshotMark::default());
             let contents = match open(&disk) {
                 Ok(contents) => contents,
                 Err(error) => return outcome(&error.to_string()),
             };
+            let told = told.expect("what opens can be read without a change");
+            assert_eq!((&told.entries, told.hard_state), (&contents.entries, contents.hard_state));
             let again = open(&disk).expect("what opened once opens again");
             assert_eq!(again.repair, None, "repaired once");
             assert_eq!(

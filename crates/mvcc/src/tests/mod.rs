@@ -2,6 +2,7 @@
 
 mod checks;
 mod fake;
+mod fuzz;
 mod model;
 mod replay;
 mod requests;

@@ -10,9 +10,11 @@ use bytes::Bytes;
 use etched_auth::Caller;
 use etched_fuzz::{Target, outcome, shape};
 use etched_proto::etcdserverpb as pb;
+use etched_storage::Table;
 use prost::Message as _;
 use tonic::{Code, Status};
 
+use crate::cluster::Cluster;
 use crate::grpc::{self, Encoding, Incoming, MessageReader, Source};
 use crate::request::{self, Field};
 
@@ -58,6 +60,48 @@ fn fuzzed_entries_are_what_prost_decodes() {
             // What is not applied is not looked into.
             (Ok(_), Err(_)) => 1,
             (Err(error), Err(_)) => outcome(&error.to_string()),
+        }
+    });
+}
+
+/// The first byte chooses the table, the second how long the row's key is.
+#[test]
+fn fuzzed_rows_of_the_cluster_are_read_or_refused() {
+    const TABLES: [Table; 4] =
+        [Table::Members, Table::MembersRemoved, Table::Cluster, Table::Alarm];
+    let row = |table: u8, key: &str, value: &str| {
+        [&[table, key.len() as u8], key.as_bytes(), value.as_bytes()].concat()
+    };
+    let seeds = [
+        row(
+            0,
+            "8e9e05c52164694d",
+            r#"{"id":10276657743932975437,"peerURLs":["http://a:1"],"name":"a","isLearner":true}"#,
+        ),
+        row(1, "8e9e05c52164694d", "removed"),
+        row(2, "clusterVersion", "3.7.0"),
+        row(2, "downgrade", r#"{"target-version":"3.6.0","enabled":true}"#),
+        row(3, "\x08\x07\x10\x01", ""),
+    ];
+    Target::new(FOLDER, "cluster-rows").seeds(seeds).run(|input| {
+        let Some(([which, length], rest)) = input.split_first_chunk::<2>() else { return 0 };
+        let (key, value) = rest.split_at(rest.len().min(usize::from(*length)));
+        let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+        let here = TABLES[usize::from(which % 4)];
+        let rows = |table| {
+            let mine = (table == here).then(|| (key.clone(), value.clone()));
+            Ok(mine.into_iter().collect())
+        };
+        match Cluster::restore(rows) {
+            Ok(cluster) => {
+                for member in cluster.members.values() {
+                    let (_, _, json) = member.row();
+                    let again = serde_json::from_slice(&json.expect("a row with a value"));
+                    assert_eq!(again.ok().as_ref(), Some(member));
+                }
+                shape(&[1, usize::from(which % 4), cluster.version.len()])
+            }
+            Err(error) => outcome(&error.to_string()),
         }
     });
 }
