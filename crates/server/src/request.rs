@@ -229,17 +229,14 @@ pub(crate) fn encode_message(id: u64, field: Field, message: &impl Message) -> B
 /// # Errors
 /// The entry is no protobuf.
 pub(crate) fn decode(mut data: Bytes) -> Result<Decoded, prost::DecodeError> {
-    let (mut id, mut old_id, mut request, mut unknown) = (0, 0, None, None);
-    let mut caller = Caller::default();
+    let (mut old_id, mut request, mut unknown) = (0, None, None);
+    let mut header = pb::RequestHeader::default();
     while data.has_remaining() {
         let (tag, wire) = decode_key(&mut data)?;
         match (tag, wire) {
             (OLD_ID, WireType::Varint) => old_id = decode_varint(&mut data)?,
-            (HEADER, WireType::LengthDelimited) => {
-                let header = pb::RequestHeader::decode(take_body(&mut data)?)?;
-                id = header.id;
-                caller = Caller { username: header.username, revision: header.auth_revision };
-            }
+            // One that comes twice is merged, as protobuf has it.
+            (HEADER, WireType::LengthDelimited) => header.merge(take_body(&mut data)?)?,
             (_, WireType::LengthDelimited) => match Request::decode(tag, take_body(&mut data)?)? {
                 None if WITHOUT_EFFECT.contains(&tag) => {}
                 None => unknown = Some(tag),
@@ -248,7 +245,9 @@ pub(crate) fn decode(mut data: Bytes) -> Result<Decoded, prost::DecodeError> {
             _ => skip_field(wire, tag, &mut data, DecodeContext::default())?,
         }
     }
-    Ok(Decoded { id: if id == 0 { old_id } else { id }, caller, request, unknown })
+    let id = if header.id == 0 { old_id } else { header.id };
+    let caller = Caller { username: header.username, revision: header.auth_revision };
+    Ok(Decoded { id, caller, request, unknown })
 }
 
 fn take_body(data: &mut Bytes) -> Result<Bytes, prost::DecodeError> {
