@@ -245,6 +245,13 @@ impl Disk for SimDisk {
         self.change(|state| state.tree.create_dir(dir))
     }
 
+    fn create_new_dir(&self, dir: &Path) -> io::Result<()> {
+        self.change(|state| match state.tree.list(dir) {
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(_) => state.tree.create_dir(dir),
+        })
+    }
+
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
         match self.change(|state| state.tree.remove(dir)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -277,10 +284,22 @@ impl SimFile {
     }
 
     fn change(&self, step: impl FnOnce(&mut State) -> io::Result<()>) -> io::Result<()> {
+        // A dead handle is no operation of the boot that runs.
+        self.disk.state().check_alive(self.boot)?;
         self.disk.change(|state| {
             state.check_alive(self.boot)?;
             step(state)
         })
+    }
+
+    /// Whether a directory names the file.
+    ///
+    /// # Errors
+    /// The crash.
+    pub fn has_a_name(&self) -> io::Result<bool> {
+        let state = self.disk.state();
+        state.check_alive(self.boot)?;
+        Ok(state.tree.is_named(self.id))
     }
 }
 

@@ -181,6 +181,14 @@ impl Tree {
         Ok(())
     }
 
+    /// Whether a directory has a name for it.
+    pub(crate) fn is_named(&self, id: Id) -> bool {
+        self.nodes.values().any(|node| match node {
+            Node::Dir(dir) => dir.names.values().any(|named| *named == id),
+            Node::File(_) => false,
+        })
+    }
+
     /// Space taken by all files that still have a name.
     pub(crate) fn reserved_bytes(&self) -> u64 {
         let named = self.nodes.values().filter_map(|node| match node {

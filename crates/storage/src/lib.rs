@@ -53,7 +53,7 @@ mod view;
 pub use defragment::Defragmentation;
 pub use error::{Error, Result};
 pub use guard::panic_line;
-pub use medium::{Medium, Room};
+pub use medium::{Held, Medium, Room};
 /// What a [`Medium`] hands out; redb's own trait.
 pub use redb::StorageBackend;
 pub use retired::Retired;

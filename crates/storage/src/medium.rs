@@ -28,6 +28,55 @@ pub struct Room {
     pub total: u64,
 }
 
+/// A main file that was replaced, open while its room is given back; see [`Medium::hold_main`].
+pub trait Held: Debug + Send {
+    /// Takes the lock that who opens a main file takes; false when somebody has it.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn try_lock(&self) -> io::Result<bool>;
+
+    /// Whether a name is left: a hard link that somebody made, for a backup perhaps.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn has_a_name(&self) -> io::Result<bool>;
+
+    /// Its length in bytes.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Makes it shorter.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn cut(&self, length: u64) -> io::Result<()>;
+}
+
+impl Held for File {
+    fn try_lock(&self) -> io::Result<bool> {
+        match Self::try_lock(self) {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn has_a_name(&self) -> io::Result<bool> {
+        Ok(self.metadata()?.nlink() > 0)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn cut(&self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+}
+
 /// Where the file lies.
 pub trait Medium: Debug + Send + Sync + 'static {
     /// The path of the main file for messages.
@@ -66,7 +115,7 @@ pub trait Medium: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// The operating system's.
-    fn hold_main(&self) -> io::Result<Option<File>> {
+    fn hold_main(&self) -> io::Result<Option<Box<dyn Held>>> {
         Ok(None)
     }
 
@@ -166,8 +215,9 @@ impl Medium for FileMedium {
         if_present(std::fs::remove_file(&self.copy)).map(|_| ())
     }
 
-    fn hold_main(&self) -> io::Result<Option<File>> {
-        if_present(OpenOptions::new().write(true).open(&self.main))
+    fn hold_main(&self) -> io::Result<Option<Box<dyn Held>>> {
+        let opened = if_present(OpenOptions::new().write(true).open(&self.main))?;
+        Ok(opened.map(|file| Box::new(file) as _))
     }
 
     fn install_copy(&self) -> io::Result<()> {

@@ -7,24 +7,22 @@
 //! Invariant: it is cut only when nobody can read it any more: redb here has let go of it, and the lock keeps out a
 //! process that opened it while it had its name still. It has none now, so after a crash it is gone.
 
-use std::{
-    fs::File,
-    os::unix::fs::MetadataExt as _,
-    sync::{Weak, atomic::AtomicBool},
-};
+use std::sync::{Weak, atomic::AtomicBool};
+
+use crate::medium::Held;
 
 /// What is left of a replaced file. Dropped before its end it goes at once, as soon as its last reader has gone.
 #[derive(Debug)]
 pub struct Retired {
     /// None when there is nothing to give back.
-    file: Option<File>,
+    file: Option<Box<dyn Held>>,
     /// What lives as long as the redb handle on it.
     readers: Weak<AtomicBool>,
     locked: bool,
 }
 
 impl Retired {
-    pub(crate) const fn new(file: Option<File>, readers: Weak<AtomicBool>) -> Self {
+    pub(crate) const fn new(file: Option<Box<dyn Held>>, readers: Weak<AtomicBool>) -> Self {
         Self { file, readers, locked: false }
     }
 
@@ -40,25 +38,20 @@ impl Retired {
         if self.is_read() {
             return true;
         }
-        if !std::mem::replace(&mut self.locked, true)
-            && (file.try_lock().is_err() || has_a_name(file))
-        {
+        // A file with a name left is not cut.
+        let may_be_cut = || file.try_lock().unwrap_or(false) && !file.has_a_name().unwrap_or(true);
+        if !std::mem::replace(&mut self.locked, true) && !may_be_cut() {
             self.file = None;
             return false;
         }
-        let length = file.metadata().map_or(0, |file| file.len()).saturating_sub(bytes);
+        let length = file.length().unwrap_or(0).saturating_sub(bytes);
         // What fails costs calm only: the room comes back with the last close.
-        let more = length > 0 && file.set_len(length).is_ok();
+        let more = length > 0 && file.cut(length).is_ok();
         if !more {
             self.file = None;
         }
         more
     }
-}
-
-/// Whether a name is left: a hard link that somebody made, for a backup perhaps. Such a file is not cut.
-fn has_a_name(file: &File) -> bool {
-    file.metadata().map_or(true, |file| file.nlink() > 0)
 }
 
 #[cfg(test)]
@@ -88,7 +81,7 @@ mod tests {
         let mut copy = storage.begin_defragment().unwrap();
         while copy.step(1 << 20).unwrap() {}
         let mut old = copy.finish(|| true).unwrap();
-        let length = |old: &Retired| old.file.as_ref().map(|file| file.metadata().unwrap().len());
+        let length = |old: &Retired| old.file.as_ref().map(|file| file.length().unwrap());
         let before = length(&old).expect("a file");
         assert!(old.is_read() && old.shrink(4096));
         assert_eq!(length(&old), Some(before));

@@ -87,8 +87,9 @@ pub struct Commit {
     pub conf_state: Option<ConfState>,
     /// New records in the order of their revisions, all above every record in the file.
     pub records: Vec<(Revision, Record)>,
-    /// Records that compaction dropped, in the order in which the store dropped them, which is not that of
-    /// their revisions. One that is not in the file is skipped.
+    /// Records that compaction dropped. All of a commit go at once, so their order here is free; which ones may go
+    /// before others in an earlier commit, [`Sweep::dropped`](etched_mvcc::Sweep) says. One that is not in the file is
+    /// skipped.
     ///
     /// The row `scheduledCompactRev` of that compaction comes with this commit or came with an earlier one.
     pub removed: Vec<Revision>,

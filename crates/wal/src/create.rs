@@ -19,9 +19,7 @@ pub(crate) fn first_segment<D: Disk>(
     head: &[u8],
     options: &Options,
 ) -> Result<Segment<D::File>, Error> {
-    let mut building = dir.as_os_str().to_owned();
-    building.push(".tmp");
-    let building = PathBuf::from(building);
+    let building = building(dir);
     clear(disk, &building)?;
     disk.create_dir(&building).map_err(|error| Error::io("create", &building, error))?;
     let name = Name { seq: 0, index: 0 };
@@ -37,6 +35,13 @@ pub(crate) fn first_segment<D: Disk>(
     disk.rename(&building, dir).map_err(|error| Error::io("rename", &building, error))?;
     sync_dir(parent(dir))?;
     Ok(Segment { name, path: name.path(dir), file: Some(file) })
+}
+
+/// Where the log of `dir` is built.
+fn building(dir: &Path) -> PathBuf {
+    let mut building = dir.as_os_str().to_owned();
+    building.push(".tmp");
+    building.into()
 }
 
 /// The directory that holds the name of `dir`.
@@ -59,6 +64,16 @@ fn clear<D: Disk>(disk: &D, building: &Path) -> Result<(), Error> {
         }
     }
     disk.remove_dir(building).map_err(|error| Error::io("remove", building, error))
+}
+
+/// Removes what a creation of the log in `dir` left beside it, and nothing that is not of one.
+pub(crate) fn clear_left_over<D: Disk>(disk: &D, dir: &Path) -> Result<(), Error> {
+    let building = building(dir);
+    let names = disk.list(&building).map_err(|error| Error::io("list", &building, error))?;
+    if names.iter().all(|name| Name::parse(name).is_some()) {
+        clear(disk, &building)?;
+    }
+    Ok(())
 }
 
 /// A locked file of a segment's length, its space reserved.

@@ -47,6 +47,9 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// Makes a directory and its missing parents, mode 0700, all of them durable at once; one that
     /// exists is fine.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes a directory in one that is there, mode 0700, durable at once; one of that name is an error
+    /// (`AlreadyExists`).
+    fn create_new_dir(&self, dir: &Path) -> io::Result<()>;
     /// Removes a directory and all in it; one that does not exist is fine.
     fn remove_dir(&self, dir: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable: files made, renamed, removed before this call.

@@ -235,6 +235,26 @@ fn a_creation_that_was_interrupted_starts_over_and_one_under_way_is_respected() 
 }
 
 #[test]
+fn what_an_interrupted_creation_left_goes_when_the_log_is_opened_and_nothing_else_does() {
+    let (_temp, dir, wal) = new_log();
+    drop(wal);
+    let building = dir.with_extension("tmp");
+    let left = building.join("0000000000000000-0000000000000000.wal");
+    for (beside, stays) in [(None, false), (Some("notes"), true)] {
+        RealDisk.create_dir(&building).unwrap();
+        std::fs::write(&left, [0; 100]).unwrap();
+        beside.map(|name| std::fs::write(building.join(name), "of somebody").unwrap());
+        drop(open(&dir, &SnapshotMark::default()).unwrap());
+        assert_eq!((building.exists(), left.exists()), (stays, stays));
+    }
+    std::fs::remove_file(building.join("notes")).unwrap();
+    let held = RealDisk.open(&left, Open::Write).unwrap();
+    assert!(held.try_lock().unwrap());
+    drop(open(&dir, &SnapshotMark::default()).unwrap());
+    assert!(left.exists(), "somebody is at work on it");
+}
+
+#[test]
 fn a_hole_in_the_sequence_is_refused() {
     let (_temp, dir, mut wal) = new_log();
     three_segments(&mut wal);

@@ -45,6 +45,10 @@ impl Disk for CountedDisk {
         apart(|| self.0.create_dir(dir))
     }
 
+    fn create_new_dir(&self, dir: &Path) -> io::Result<()> {
+        apart(|| self.0.create_new_dir(dir))
+    }
+
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
         apart(|| self.0.remove_dir(dir))
     }

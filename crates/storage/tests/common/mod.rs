@@ -13,7 +13,7 @@ use bytes::Bytes;
 use etched_mvcc::{RawRecord, Record, Revision, VisitPart};
 use etched_proto::raftpb::ConfState;
 use etched_storage::{
-    Applied, Boot, Commit, Durability, Medium, Options, Result, Room, Storage, Table, View,
+    Applied, Boot, Commit, Durability, Held, Medium, Options, Result, Room, Storage, Table, View,
 };
 use redb::StorageBackend;
 
@@ -25,6 +25,7 @@ pub enum Step {
     Sync(usize),
     CreateCopy(usize),
     Install,
+    SyncFolder,
     Discard,
 }
 
@@ -117,10 +118,15 @@ impl Medium for MemMedium {
         Ok(())
     }
 
+    fn hold_main(&self) -> io::Result<Option<Box<dyn Held>>> {
+        let main = self.disk().main;
+        Ok(main.map(|id| Box::new(MemFile { disk: self.clone(), id }) as _))
+    }
+
     fn install_copy(&self) -> io::Result<()> {
         let mut disk = self.disk();
         disk.main = Some(disk.copy.take().expect("a copy was made"));
-        disk.steps.push(Step::Install);
+        disk.steps.extend([Step::Install, Step::SyncFolder]);
         Ok(())
     }
 
@@ -129,6 +135,25 @@ impl Medium for MemMedium {
         let taken = disk.main.map_or(0, |id| disk.files[id].len() as u64);
         let available = disk.available.filter(|_| !disk.room_lies).unwrap_or(1 << 40);
         Ok(Room { available, taken, total: 1 << 20 })
+    }
+}
+
+impl Held for MemFile {
+    fn try_lock(&self) -> io::Result<bool> {
+        Ok(!std::mem::replace(&mut self.disk.disk().locked[self.id], true))
+    }
+
+    fn has_a_name(&self) -> io::Result<bool> {
+        let disk = self.disk.disk();
+        Ok([disk.main, disk.copy].contains(&Some(self.id)))
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.disk.disk().files[self.id].len() as u64)
+    }
+
+    fn cut(&self, length: u64) -> io::Result<()> {
+        StorageBackend::set_len(self, length)
     }
 }
 

@@ -63,6 +63,11 @@ impl Disk for RealDisk {
         }
     }
 
+    fn create_new_dir(&self, dir: &Path) -> io::Result<()> {
+        DirBuilder::new().mode(0o700).create(dir)?;
+        self.sync_dir(crate::create::parent(dir))
+    }
+
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
         match std::fs::remove_dir_all(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
