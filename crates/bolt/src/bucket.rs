@@ -60,7 +60,8 @@ impl<'d, S: Source> Bucket<'d, S> {
     /// # Errors
     /// [`Error::Damaged`] for the first pages, [`Error::Io`].
     pub fn entries(&self) -> Result<Entries<'d, S>> {
-        let mut entries = Entries { database: self.database, path: Vec::new() };
+        let left = self.database.meta().pages;
+        let mut entries = Entries { database: self.database, path: Vec::new(), left };
         entries.push(self.root()?, None)?;
         Ok(entries)
     }
@@ -141,6 +142,9 @@ pub(crate) fn check_inner(node: &Node, depth: usize) -> Result<()> {
 pub struct Entries<'d, S> {
     database: &'d Database<S>,
     path: Vec<Step>,
+    /// Pages that the walk may still read. Pages that run over into each other would each be read with all the
+    /// others, and what is little in the file would never end.
+    left: u64,
 }
 
 #[derive(Debug)]
@@ -175,7 +179,11 @@ impl<'d, S: Source> Entries<'d, S> {
             let upper =
                 if next { Some(step.node.key(step.passed).to_vec()) } else { step.upper.clone() };
             let lower = step.node.key(at).to_vec();
-            let (child, _) = self.database.node(step.node.child(at))?;
+            let id = step.node.child(at);
+            let (child, pages) = self.database.node(id)?;
+            self.left = self.left.checked_sub(pages).ok_or_else(|| {
+                Error::damaged(id, "belongs to a bucket with more pages than there are")
+            })?;
             child.check_order(Some(&lower), upper.as_deref())?;
             self.push(child, upper)?;
         }

@@ -54,6 +54,28 @@ fn a_restored_directory_has_the_hash_that_etcd_said() {
 }
 
 #[test]
+fn snapshots_of_older_releases_are_restored_with_the_hash_that_etcd_said() {
+    let of_3_5 = include_bytes!("../../bolt/tests/fixtures/etcd-3.5.35.snapshot");
+    let of_3_6 = include_bytes!("../../bolt/tests/fixtures/etcd-3.6.16.snapshot");
+    for (snapshot, hash) in [(&of_3_5[..], "1518002149, 10, 5\n"), (of_3_6, "264231349, 10, 5\n")] {
+        let (_kept, folder) = folder_with("snapshot", snapshot);
+        said(&folder, "snapshot restore snapshot --data-dir data");
+        assert_eq!(said(&folder, "hashkv data/member/snap/db"), hash);
+    }
+}
+
+#[test]
+fn a_restore_takes_the_place_of_what_a_killed_one_left() {
+    let (_kept, folder) = folder_with("snapshot", SNAPSHOT);
+    let left = folder.join("data").join("member.restore").join("snap");
+    std::fs::create_dir_all(&left).unwrap();
+    std::fs::write(left.join("db"), "half").unwrap();
+    said(&folder, "snapshot restore snapshot --data-dir data");
+    assert_eq!(said(&folder, "hashkv data/member/snap/db"), HASH);
+    assert!(!folder.join("data").join("member.restore").exists());
+}
+
+#[test]
 fn a_restore_that_fails_leaves_nothing_and_the_next_one_works() {
     let mut damaged = SNAPSHOT.to_vec();
     let at = damaged.windows(9).position(|bytes| bytes == [b'z'; 9]).unwrap();
@@ -65,7 +87,8 @@ fn a_restore_that_fails_leaves_nothing_and_the_next_one_works() {
     assert!(refused(&folder, line).starts_with("Error: expected sha256 ["));
     let error = refused(&folder, &format!("{line} --skip-hash-check"));
     assert!(error.starts_with("Error: page ") && error.lines().count() == 1, "{error}");
-    assert!(!folder.join("data").join("member").exists() && !folder.join("log").exists());
+    assert_eq!(std::fs::read_dir(folder.join("data")).unwrap().count(), 0);
+    assert!(!folder.join("log").exists());
     std::fs::write(folder.join("snapshot"), SNAPSHOT).unwrap();
     said(&folder, "snapshot restore snapshot --data-dir data --wal-dir log");
     assert_eq!(said(&folder, "hashkv data/member/snap/db"), HASH);

@@ -22,6 +22,11 @@ impl Rng {
         Self(seed)
     }
 
+    /// Of this seed.
+    pub fn of(seed: u64) -> Self {
+        Self(seed)
+    }
+
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
