@@ -33,6 +33,12 @@ const CHUNK_BYTES: usize = 256 << 10;
 const CHUNKS: usize = 2;
 /// How long a client may take nothing: what it is to get keeps pages of the store's file from being used again.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long a client may keep a snapshot waiting beyond what [`RATE`] gives it: then the call ends. So one that takes
+/// a little every minute holds the pages for a quarter of an hour, and nobody holds those of 8 GiB longer than 49
+/// minutes.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// Bytes that give a client another second: a third of what a line of 100 megabits a second carries.
+const RATE: u64 = 4 << 20;
 
 /// Some messages in a chunk, and how many.
 type Messages = Result<(Bytes, u64), Status>;
@@ -119,18 +125,28 @@ fn send(shared: &Shared, view: &View, to: &mpsc::Sender<Messages>) -> Result<(),
     Ok(())
 }
 
-/// Passes chunks on until the client has taken none for [`IDLE`], or the server ends; the thread then finds its
-/// receiver gone.
+/// Passes chunks on until the client takes them too slowly or the server ends; the thread then finds its receiver
+/// gone. Counted is only how long the client is waited for, not what the making takes.
 async fn pass_on(
     mut chunks: mpsc::Receiver<Messages>,
     to: mpsc::Sender<Messages>,
     stopping: Stopping,
 ) {
     let passing = async {
+        let mut patience = PATIENCE;
         while let Some(chunk) = chunks.recv().await {
-            if !matches!(tokio::time::timeout(IDLE, to.send(chunk)).await, Ok(Ok(()))) {
-                return;
+            let bytes = chunk.as_ref().map_or(0, |(bytes, _)| bytes.len() as u64);
+            let asked = tokio::time::Instant::now();
+            match tokio::time::timeout(IDLE.min(patience), to.send(chunk)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    tracing::warn!("a client takes a snapshot too slowly; giving it up");
+                    return;
+                }
             }
+            let earned = Duration::from_micros(bytes * 1_000_000 / RATE);
+            patience = (patience.saturating_sub(asked.elapsed()) + earned).min(PATIENCE);
         }
     };
     tokio::select! {
@@ -173,5 +189,65 @@ impl Source for Parts {
             Some(Err(status)) => self.end(Some(status)),
             None => self.end(Some(Error::Stopped.into())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    /// Chunks of 8 GiB.
+    const ALL: usize = (8 << 30) / CHUNK_BYTES;
+
+    /// How many chunks a client gets that takes one each `pause`, and how long that lasts.
+    async fn taken(pause: impl Fn(usize) -> Duration) -> (usize, Duration) {
+        let (from, chunks) = mpsc::channel(CHUNKS);
+        let (to, mut parts) = mpsc::channel(1);
+        let (_running, stop) = watch::channel(false);
+        let chunk = Bytes::from(vec![0; CHUNK_BYTES]);
+        tokio::task::spawn_local(pass_on(chunks, to, Stopping::new(stop)));
+        tokio::task::spawn_local(async move {
+            for _ in 0..ALL {
+                if from.send(Ok((chunk.clone(), 8))).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let (began, mut count) = (tokio::time::Instant::now(), 0);
+        while parts.recv().await.is_some() {
+            count += 1;
+            tokio::time::sleep(pause(count)).await;
+        }
+        (count, began.elapsed())
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn a_client_that_takes_a_little_now_and_then_is_given_up_after_a_quarter_of_an_hour() {
+        let local = LocalSet::new();
+        let seldom = local.run_until(taken(|_| IDLE - Duration::from_secs(1)));
+        let (count, lasted) = seldom.await;
+        assert!(count < 20 && lasted < PATIENCE + 3 * IDLE, "{count} chunks in {lasted:?}");
+        let slow = local.run_until(taken(|_| Duration::from_millis(500)));
+        let (count, lasted) = slow.await;
+        assert!(count < ALL && lasted < PATIENCE * 5 / 4, "{count} chunks in {lasted:?}");
+        // It had much already.
+        let late =
+            local.run_until(taken(|count| if count < ALL / 2 { Duration::ZERO } else { IDLE / 2 }));
+        let (count, lasted) = late.await;
+        assert!(count < ALL && lasted < PATIENCE + 3 * IDLE, "{count} chunks in {lasted:?}");
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn a_client_behind_a_slow_link_gets_all_of_a_large_snapshot() {
+        let local = LocalSet::new();
+        // 10 MB each second, in bursts with long pauses too.
+        let even = local.run_until(taken(|_| Duration::from_millis(26)));
+        assert_eq!(even.await.0, ALL);
+        let burst =
+            |count| if count % 1500 == 0 { Duration::from_secs(39) } else { Duration::ZERO };
+        assert_eq!(local.run_until(taken(burst)).await.0, ALL);
     }
 }
