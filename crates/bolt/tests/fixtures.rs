@@ -1,4 +1,4 @@
-//! Files that the real ones wrote: bbolt 1.5 (`compat-tests/bolt`) and etcd 3.7.1.
+//! Files that the real ones wrote: bbolt 1.5 (`compat-tests/bolt`), etcd 3.5.35, 3.6.16 and 3.7.1.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are outside the lint's own exception")]
 
@@ -56,17 +56,21 @@ fn the_older_meta_page_counts_when_the_newer_one_is_damaged() {
 
 #[test]
 fn the_status_of_a_snapshot_is_that_of_etcdutl() {
-    let file = SNAPSHOT.to_vec();
-    assert_eq!(snapshot::verify(&file).unwrap(), file.len() as u64 - 32);
-    let status = snapshot::status(&Database::open(file).unwrap()).unwrap();
-    let expected = snapshot::Status {
-        hash: 3_541_664_026,
-        revision: 14,
-        total_key: 6,
-        total_size: 36864,
-        version: "3.7.0".to_owned(),
-    };
-    assert_eq!(status, expected);
+    let of_3_5 = include_bytes!("fixtures/etcd-3.5.35.snapshot");
+    let of_3_6 = include_bytes!("fixtures/etcd-3.6.16.snapshot");
+    for (file, hash, revision, version) in [
+        (SNAPSHOT, 3_541_664_026, 14, "3.7.0"),
+        (of_3_6, 1_549_245_662, 10, "3.6.0"),
+        (of_3_5, 2_444_253_029, 10, ""),
+    ] {
+        let file = file.to_vec();
+        let total_size = file.len() as u64 - 32;
+        assert_eq!(snapshot::verify(&file).unwrap(), total_size);
+        let status = snapshot::status(&Database::open(file).unwrap()).unwrap();
+        let version = version.to_owned();
+        let expected = snapshot::Status { hash, revision, total_key: 6, total_size, version };
+        assert_eq!(status, expected);
+    }
 }
 
 #[test]

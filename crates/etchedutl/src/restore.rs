@@ -133,8 +133,12 @@ fn plan(given: &Given, snapshot: &Path, bump: u64) -> Result<Restore, Failure> {
     })
 }
 
+/// What a restore that was killed left counts for nothing: this one takes its place.
 fn is_empty(folder: &Path) -> bool {
-    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
+    let left_over = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name() == Restore::UNFINISHED)
+    };
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.all(left_over))
 }
 
 /// The error as etcdutl would say it.

@@ -19,8 +19,12 @@ pub struct CompactState {
 /// One slice of pruning, see [`Store::sweep`](crate::Store::sweep).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sweep {
-    /// Revisions that nobody can name any more. Storage removes them **in this order**, in any number
-    /// of commits: whatever prefix of all slices is gone, a restart sees the same keys.
+    /// Revisions that nobody can name any more: of each key the older ones first, also from slice to slice.
+    ///
+    /// Storage removes them in any number of commits, and in any order that keeps this: as they come, or any run of
+    /// them sorted, also one over several slices, if none begins before all in front of it are gone. Then, whatever
+    /// part is gone, a restart sees the same keys. A key's tombstone that went before what it hides would not hide
+    /// it any more.
     pub dropped: Vec<Revision>,
     /// The compaction at this revision is complete with this slice: the `finishedCompactRev` to be
     /// written with or after the removal of everything dropped so far.

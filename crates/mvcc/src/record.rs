@@ -19,6 +19,17 @@ pub struct Revision {
 }
 
 impl Revision {
+    /// The highest main revision that a store is opened at. At a million writes a second it is 146,000 years away, and
+    /// above it is room for as many again: so no revision, and nothing that is counted up with them, runs over.
+    pub const MAIN_MAX: i64 = 1 << 62;
+    /// The highest place: the index keeps 32 bits of it.
+    pub const SUB_MAX: i64 = u32::MAX as i64;
+
+    /// Whether a store may hold such a change.
+    pub const fn is_possible(self) -> bool {
+        0 <= self.main && self.main <= Self::MAIN_MAX && 0 <= self.sub && self.sub <= Self::SUB_MAX
+    }
+
     /// The first place of revision `main`.
     pub const fn start_of(main: i64) -> Self {
         Self { main, sub: 0 }
@@ -40,17 +51,8 @@ impl Record {
     /// # Errors
     /// What [`Store::open`](crate::Store::open) would say.
     pub fn check(&self, revision: Revision) -> Result<(), RecordsError> {
-        let kv = Kv::of(revision, &self.bytes)?;
-        if u32::try_from(revision.sub).is_err() {
-            let Revision { main, sub } = revision;
-            return Err(RecordsError(format!(
-                "record {main}/{sub} is of too many in one revision"
-            )));
-        }
-        if self.tombstone || kv.version > 0 || self.bytes.is_empty() {
-            return Ok(());
-        }
-        Err(RecordsError::no_version(revision))
+        let record = RawRecord { tombstone: self.tombstone, bytes: &self.bytes };
+        record.checked(revision).map(|_| ())
     }
 }
 
@@ -61,6 +63,36 @@ pub struct RawRecord<'a> {
     pub tombstone: bool,
     /// As in [`Record::bytes`].
     pub bytes: &'a [u8],
+}
+
+impl<'r> RawRecord<'r> {
+    /// Its fields, when a store can be opened that has it at `revision`. The index takes the place of most of them:
+    /// from it comes how long an answer will be, before its records are read.
+    pub(crate) fn checked(self, revision: Revision) -> Result<Kv<'r>, RecordsError> {
+        let Revision { main, sub } = revision;
+        let wrong = |what: &str| Err(RecordsError(format!("record {main}/{sub} {what}")));
+        if !revision.is_possible() {
+            return wrong("has a revision that no store reaches");
+        }
+        let kv = Kv::of(revision, self.bytes)?;
+        if self.tombstone || self.bytes.is_empty() {
+            return Ok(kv);
+        }
+        if kv.version <= 0 {
+            return wrong("is a put without a version");
+        }
+        if kv.mod_revision != main {
+            return wrong(&format!("says it is of revision {}", kv.mod_revision));
+        }
+        // The version counts changes, so it is not above the number of revisions either.
+        if !(1..=main).contains(&kv.create_revision) || kv.version > Revision::MAIN_MAX {
+            let (created, version) = (kv.create_revision, kv.version);
+            return wrong(&format!(
+                "says its key began at revision {created} and has version {version}"
+            ));
+        }
+        Ok(kv)
+    }
 }
 
 /// What [`Records::scan_all`] calls with each record of one part; to break stops all parts.
@@ -143,9 +175,3 @@ pub trait Records: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct RecordsError(pub String);
-
-impl RecordsError {
-    pub(crate) fn no_version(Revision { main, sub }: Revision) -> Self {
-        Self(format!("record {main}/{sub} is a put without a version"))
-    }
-}

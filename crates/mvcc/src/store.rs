@@ -23,7 +23,7 @@ use crate::compact::Compaction;
 use crate::error::Error;
 use crate::hash::{HashJob, Hashes};
 use crate::index::{Builder, Built, Entry, Keys, Tree};
-use crate::kv::{Kv, tail_of};
+use crate::kv::tail_of;
 use crate::leases::Leases;
 use crate::limit;
 use crate::memory::{Flushed, MemoryTable};
@@ -91,11 +91,17 @@ impl Store {
     /// compaction; 1 when there is nothing. The attachments come in key order.
     ///
     /// # Errors
-    /// [`Error::Records`] when storage cannot be read or holds bytes that are no record.
+    /// [`Error::Records`] when storage cannot be read, holds bytes that are no record, or stands above
+    /// [`Revision::MAIN_MAX`].
     pub fn open(
         records: Arc<dyn Records>,
         compact: CompactState,
     ) -> Result<(Self, Vec<Attachment>), Error> {
+        if compact.floor() > Revision::MAIN_MAX {
+            let what =
+                format!("revision {}, to which it is compacted, is too high", compact.floor());
+            return Err(RecordsError(what).into());
+        }
         let (Built { tree, leases }, last) = scan(&*records)?;
         let floor = compact.floor();
         let current = last.max(floor).max(1);
@@ -353,18 +359,16 @@ impl Share {
     }
 
     fn add(&mut self, revision: Revision, record: RawRecord<'_>) -> Result<(), RecordsError> {
-        let kv = Kv::of(revision, record.bytes)?;
+        let kv = record.checked(revision)?;
         if record.tombstone {
             self.builder.push(kv.key, Entry::tombstone(revision), 0);
-        } else if kv.version > 0 {
-            let tail = tail_of(record.bytes.len(), &kv);
-            let entry = Entry::put(revision, kv.create_revision, kv.version, tail);
-            self.builder.push(kv.key, entry, kv.lease);
         } else if record.bytes.is_empty() {
             // What a restore that raises the revision leaves there. Its key, the empty one, no request names.
             self.builder.push(&[], Entry::put(revision, revision.main, 1, 0), 0);
         } else {
-            return Err(RecordsError::no_version(revision));
+            let tail = tail_of(record.bytes.len(), &kv);
+            let entry = Entry::put(revision, kv.create_revision, kv.version, tail);
+            self.builder.push(kv.key, entry, kv.lease);
         }
         Ok(())
     }

@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use etched_bolt::etcd;
 use etched_consensus::{
     ConfChange, ConfChangeKind, Config as RaftConfig, Node, Start, conf_state_after,
 };
 use etched_lease::Lessor;
 use etched_mvcc::watch::{CatchUp, Hub};
-use etched_mvcc::{Attachment, CompactState, Store};
+use etched_mvcc::{Attachment, CompactState, Revision, Store};
 use etched_proto::etcdserverpb::Metadata;
 use etched_proto::raftpb::ConfState;
 use etched_storage::{Applied, Boot, Storage, Table};
@@ -62,7 +63,11 @@ impl Paths {
     }
 
     pub(crate) fn below(data_dir: &Path, wal_dir: Option<PathBuf>) -> Self {
-        let member = data_dir.join("member");
+        Self::inside(data_dir.join("member"), wal_dir)
+    }
+
+    /// In a folder that stands for `member`.
+    pub(crate) fn inside(member: PathBuf, wal_dir: Option<PathBuf>) -> Self {
         let wal = wal_dir.unwrap_or_else(|| member.join("wal"));
         let store = member.join("snap").join(STORE_FILE);
         Self { member, wal, store }
@@ -84,17 +89,13 @@ pub(crate) fn boot<D: Disk>(
     let storage = Arc::new(storage);
     // Both read everything they have, and neither needs the other.
     let (log, opened) = std::thread::scope(|scope| {
-        let opened = scope.spawn(|| open_store(&storage));
+        let opened = scope.spawn(|| Opened::read(&config, &storage));
         let log = open_log(&config, disk, &paths, &found);
         (log, opened.join().expect("a damaged file is an error, not a panic"))
     });
     // The log's error first: it says more of what happened to the folder.
-    let (log, Opened { store, attachments, unswept }) = (log?, opened?);
-    let rows = |table| storage.rows(table);
-    let cluster = Cluster::restore(rows)?;
-    let version = check_version(&cluster)?;
-    let mut lessor = restore_lessor(&config, &storage)?;
-    let mut users = Auth::restore_store(rows)?;
+    let log = log?;
+    let Opened { store, attachments, unswept, cluster, version, mut lessor, mut users } = opened?;
     let first_rows = users.begin();
     for attachment in attachments {
         // A record may name a lease that is gone: then it hangs on none.
@@ -332,19 +333,39 @@ fn wal_options(config: &Config) -> etched_wal::Options {
     }
 }
 
-/// The keys, and what they say of a start.
-struct Opened {
+/// Everything that a store's file holds, as a start reads it.
+pub(crate) struct Opened {
     store: Store,
     attachments: Vec<Attachment>,
     /// The floor whose compaction did not finish.
     unswept: Option<i64>,
+    cluster: Cluster,
+    /// The cluster's, when it has one.
+    version: Option<Version>,
+    lessor: Lessor,
+    users: etched_auth::Store,
 }
 
-fn open_store(storage: &Arc<Storage>) -> Result<Opened, StartError> {
-    let compact = compact_state(storage)?;
-    let unswept = compact.scheduled.filter(|floor| Some(*floor) != compact.finished);
-    let (store, attachments) = Store::open(Arc::clone(storage) as _, compact)?;
-    Ok(Opened { store, attachments, unswept })
+impl Opened {
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// [`StartError`]: what no member starts from.
+    pub(crate) fn read(config: &Config, storage: &Arc<Storage>) -> Result<Self, StartError> {
+        let rows = |table| storage.rows(table);
+        let compact = compact_state(storage)?;
+        let unswept = compact.scheduled.filter(|floor| Some(*floor) != compact.finished);
+        let (store, attachments) = Store::open(Arc::clone(storage) as _, compact)?;
+        let (cluster, users) = (Cluster::restore(rows)?, Auth::restore_store(rows)?);
+        let version = check_version(&cluster)?;
+        let lessor = restore_lessor(config, storage)?;
+        Ok(Self { store, attachments, unswept, cluster, version, lessor, users })
+    }
+
+    /// Revision of the last write.
+    pub(crate) fn current_revision(&self) -> i64 {
+        self.store.current_revision()
+    }
 }
 
 fn restore_lessor(config: &Config, storage: &Storage) -> Result<Lessor, StartError> {
@@ -368,7 +389,12 @@ pub(crate) fn compact_state(storage: &Storage) -> Result<CompactState, StartErro
     Ok(state)
 }
 
+/// As etcd writes it: a revision with place 0.
 fn revision_of(key: &Bytes, value: &Bytes) -> Result<i64, StartError> {
-    let main = value.get(..8).and_then(|bytes| bytes.try_into().ok()).map(i64::from_be_bytes);
-    main.ok_or_else(|| StartError::BadMetaRow { key: String::from_utf8_lossy(key).into_owned() })
+    let revision = etcd::Revision::read(value);
+    let allowed = 0..=Revision::MAIN_MAX;
+    let revision = revision.filter(|at| allowed.contains(&at.main) && at.sub == 0 && !at.tombstone);
+    revision
+        .map(|at| at.main)
+        .ok_or_else(|| StartError::BadMetaRow { key: String::from_utf8_lossy(key).into_owned() })
 }

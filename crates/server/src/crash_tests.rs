@@ -13,7 +13,7 @@ use std::time::Duration;
 use etched_proto::etcdserverpb as pb;
 use etched_proto::mvccpb::KeyValue;
 use etched_sim::{Loss, Rng, SimDisk, SimFile};
-use etched_storage::{Medium, Room, Storage, StorageBackend};
+use etched_storage::{Held, Medium, Room, Storage, StorageBackend};
 use etched_wal::disk::{Disk, DiskFile, Open};
 use prost::Message;
 
@@ -26,11 +26,10 @@ use crate::config::Config;
 use crate::request::{AuthRequest, Field};
 use crate::shared::{Answer, Event, Shared};
 
-const FOLDER: &str = "/data/member/snap";
 pub(crate) const MAIN: &str = "/data/member/snap/db";
 const COPY: &str = "/data/member/snap/db.new";
 
-/// The store's file on the fake disk.
+/// A store's file on the fake disk.
 #[derive(Debug)]
 pub(crate) struct SimMedium {
     disk: SimDisk,
@@ -54,6 +53,10 @@ impl SimMedium {
     fn open(&self, path: &Path, mode: Open) -> io::Result<Box<dyn StorageBackend>> {
         Ok(Box::new(SimBackend(self.disk.open(path, mode)?)))
     }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        self.disk.sync_dir(self.main.parent().expect("the file lies in a folder"))
+    }
 }
 
 impl Medium for SimMedium {
@@ -64,7 +67,7 @@ impl Medium for SimMedium {
     fn open_main(&self) -> io::Result<Option<Box<dyn StorageBackend>>> {
         match self.open(&self.main, Open::Write) {
             Ok(file) => {
-                self.disk.sync_dir(Path::new(FOLDER))?;
+                self.sync_folder()?;
                 Ok(Some(file))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -84,13 +87,35 @@ impl Medium for SimMedium {
         }
     }
 
+    fn hold_main(&self) -> io::Result<Option<Box<dyn Held>>> {
+        Ok(Some(Box::new(SimBackend(self.disk.open(&self.main, Open::Write)?))))
+    }
+
     fn install_copy(&self) -> io::Result<()> {
         self.disk.rename(&self.copy, &self.main)?;
-        self.disk.sync_dir(Path::new(FOLDER))
+        self.sync_folder()
     }
 
     fn room(&self) -> io::Result<Room> {
         Ok(Room { available: 1 << 40, taken: 1 << 30, total: 1 << 40 })
+    }
+}
+
+impl Held for SimBackend {
+    fn try_lock(&self) -> io::Result<bool> {
+        self.0.try_lock()
+    }
+
+    fn has_a_name(&self) -> io::Result<bool> {
+        self.0.has_a_name()
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+
+    fn cut(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
     }
 }
 
@@ -135,8 +160,17 @@ fn start(disk: &SimDisk) -> Result<Booted<SimDisk>, String> {
     start_as(disk, config())
 }
 
+/// With the log in another place.
+pub(crate) fn start_with_log(
+    disk: &SimDisk,
+    wal_dir: Option<&str>,
+) -> Result<Booted<SimDisk>, String> {
+    start_as(disk, Config { wal_dir: wal_dir.map(PathBuf::from), ..config() })
+}
+
 pub(crate) fn start_as(disk: &SimDisk, config: Config) -> Result<Booted<SimDisk>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
+    crate::restore::refuse_unfinished(disk, &config.data_dir).map_err(|error| text(&error))?;
     disk.create_dir(Path::new("/data/member/snap")).map_err(|error| text(&error))?;
     let options = etched_storage::Options { cache_bytes: 1 << 20, ..Default::default() };
     let storage =

@@ -4,7 +4,7 @@
 //! Defragment ──> thread: step, rest, step, rest ... ──> finish (commits of the flusher wait) ──> answer
 //!                                                                        └─> the old file shrinks in steps
 //! ```
-//! One at a time; others wait, as in etcd. It goes on when the client has gone, and is given up when the
+//! One copy at a time; others wait, as in etcd, until the copy serves: not for the room of the old file. It goes on when the client has gone, and is given up when the
 //! member stops: the next start removes what there is of the copy.
 
 use std::sync::Arc;
@@ -39,11 +39,12 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), Status> {
     let turn = Arc::clone(shared.flush.defragmenting()).lock_owned().await;
     let (done, wait) = oneshot::channel();
     let work = move || {
-        let _turn = turn;
         let (result, old) = match copy(&shared) {
             Ok(old) => (Ok(()), Some(old)),
             Err(status) => (Err(status), None),
         };
+        // The copy serves: who is next has only to wait for that.
+        drop(turn);
         // Nobody to tell is no reason to have stopped.
         let _ = done.send(result);
         if let Some(old) = old {
@@ -87,8 +88,10 @@ fn copy_in_steps(shared: &Shared) -> Result<Retired, Status> {
     copy.finish(|| shared.sync_commit()).map_err(failed)
 }
 
-/// Gives the room of the replaced file back, with rests; a reader of it is waited for only so long.
+/// Gives the room of the replaced file back, with rests; a reader of it is waited for only so long. While another
+/// file is on its way out, this one goes in one piece: calls one after the other must not gather threads.
 fn shrink(shared: &Shared, mut old: Retired) {
+    let Some(_turn) = shared.flush.shrinking().try_lock() else { return };
     let patience = Instant::now() + READERS_MAX;
     let mut pace = Pace::new(shared);
     while old.shrink(SHRINK_BYTES) {
@@ -98,5 +101,91 @@ fn shrink(shared: &Shared, mut old: Retired) {
         let rest = if old.is_read() { READERS_PAUSE } else { pace.rest(shared) };
         std::thread::sleep(rest);
         pace.go_on();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etched_sim::{Loss, SimDisk};
+    use etched_storage::{Applied, Commit, Durability, Options, Storage, Table};
+    use etched_wal::disk::Disk as _;
+
+    use super::*;
+    use crate::crash_tests::{self, SimMedium};
+
+    #[test]
+    fn a_second_call_waits_for_the_copy_and_not_for_the_room_of_the_old_file() {
+        let booted = crash_tests::start_with_log(&SimDisk::new(), None).expect("a fresh member");
+        crash_tests::with_member(booted, async |shared, _| {
+            let reader = shared.storage.view();
+            for _ in 0..3 {
+                run(Arc::clone(&shared)).await.expect("there is room");
+                // As long as it reads, no room of the file comes back.
+                assert!(shared.flush.defragmenting().try_lock().is_ok());
+            }
+            drop(reader);
+        });
+    }
+
+    fn store(disk: &SimDisk) -> Storage {
+        let options = Options { cache_bytes: 1 << 20, ..Options::default() };
+        let opened = Storage::open_on(Arc::new(SimMedium::new(disk)), options);
+        opened.unwrap_or_else(|error| panic!("{error}")).0
+    }
+
+    fn commit(index: u64, rows: u64) -> Commit {
+        let value = bytes::Bytes::from(vec![index as u8; 300]);
+        let row = |row: u64| (Table::Lease, row.to_be_bytes().to_vec().into(), Some(value.clone()));
+        let rows = (0..rows).map(row).collect();
+        Commit { applied: Applied { index, term: 1 }, rows, ..Commit::default() }
+    }
+
+    /// Two commits, a copy that the second one comes into, and the room of the old file given back.
+    fn defragment(storage: &Storage, second: &Commit) -> etched_storage::Result<()> {
+        let mut copy = storage.begin_defragment()?;
+        while copy.step(STEP_BYTES)? {}
+        storage.commit(second, Durability::Buffered)?;
+        let mut old = copy.finish(|| true)?;
+        assert!(!old.is_read());
+        while old.shrink(300_000) {}
+        Ok(())
+    }
+
+    #[test]
+    fn a_crash_at_any_step_of_a_defragmentation_leaves_the_old_file_or_the_new_one() {
+        for loss in [Loss::Process, Loss::Unsynced, Loss::Torn(1), Loss::Torn(2)] {
+            for crash_at in 0.. {
+                let disk = SimDisk::new();
+                disk.create_dir("/data/member/snap".as_ref()).expect("a working disk");
+                let storage = store(&disk);
+                storage.commit(&commit(1, 100), Durability::Checkpoint).expect("a working disk");
+                disk.crash_after(crash_at);
+                let done = defragment(&storage, &commit(2, 3));
+                let crashed = disk.has_crashed();
+                drop(storage);
+                disk.restart(loss);
+                let case = format!("crash after {crash_at}, {loss:?}");
+                let storage = store(&disk);
+                let applied = storage.applied().index;
+                assert!(applied == 2 || (applied == 1 && done.is_err()), "{case}: at {applied}");
+                let rows =
+                    storage.rows(Table::Lease).unwrap_or_else(|error| panic!("{case}: {error}"));
+                let changed = rows.iter().filter(|(_, value)| value[0] == 2).count();
+                assert_eq!(
+                    (rows.len(), changed),
+                    (100, if applied == 2 { 3 } else { 0 }),
+                    "{case}"
+                );
+                assert_eq!(
+                    disk.list("/data/member/snap".as_ref()).expect("a folder"),
+                    ["db"],
+                    "{case}"
+                );
+                if !crashed {
+                    assert!(crash_at > 20, "only {crash_at} steps");
+                    break;
+                }
+            }
+        }
     }
 }

@@ -14,6 +14,11 @@ use etched_storage::{Commit, Durability, Storage, Table};
 
 /// Bytes of records and rows that are committed at once.
 const COMMIT_BYTES: usize = 8 << 20;
+/// Records and rows that are: each takes some hundred bytes more than it has itself.
+const COMMIT_ROWS: usize = 50_000;
+/// The highest revision that is made or restored: half of what a start takes, so that whatever is written then is
+/// started from again.
+pub(crate) const REVISION_MAX: i64 = etched_mvcc::Revision::MAIN_MAX / 2;
 
 /// Why a database makes no store.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +97,10 @@ impl<'f> Filling<'f> {
         let mut entries = bucket.entries()?;
         while let Some(entry) = entries.next()? {
             let (key, value) = (entry.key, entry.value);
+            if entry.is_bucket {
+                let inner = key.escape_ascii();
+                return Err(FillError::Unknown(format!("bucket \"{inner}\" in bucket {name:?}")));
+            }
             match name {
                 etcd::KEY => self.record(key, value)?,
                 etcd::MEMBERS | etcd::MEMBERS_REMOVED if self.members == Members::Others => {}
@@ -99,20 +108,27 @@ impl<'f> Filling<'f> {
                 _ => {
                     let table = Table::ALL.into_iter().find(|table| table.name() == name);
                     let unknown = || FillError::Unknown(format!("bucket {name:?}"));
-                    self.row(table.ok_or_else(unknown)?, key, value);
+                    self.row(table.ok_or_else(unknown)?, key, value)?;
                 }
-            }
-            if self.bytes >= COMMIT_BYTES {
-                self.commit(Durability::Buffered)?;
             }
         }
         Ok(())
     }
 
-    fn row(&mut self, table: Table, key: &[u8], value: &[u8]) {
+    fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), FillError> {
+        let row = (table, Bytes::copy_from_slice(key), Some(Bytes::copy_from_slice(value)));
+        self.commit.rows.push(row);
+        self.added(key, value)
+    }
+
+    /// Counts what was added to the commit, and makes the next one when it is enough.
+    fn added(&mut self, key: &[u8], value: &[u8]) -> Result<(), FillError> {
         self.bytes += key.len() + value.len();
-        let value = Some(Bytes::copy_from_slice(value));
-        self.commit.rows.push((table, Bytes::copy_from_slice(key), value));
+        let rows = self.commit.records.len() + self.commit.rows.len();
+        if self.bytes >= COMMIT_BYTES || rows >= COMMIT_ROWS {
+            self.commit(Durability::Buffered)?;
+        }
+        Ok(())
     }
 
     /// Where the log stood is said by the index of the last commit, and the schema follows the cluster's version.
@@ -120,8 +136,7 @@ impl<'f> Filling<'f> {
         let name = String::from_utf8_lossy(key);
         match &*name {
             etcd::meta::SCHEDULED_COMPACT_REV | etcd::meta::FINISHED_COMPACT_REV => {
-                self.row(Table::Meta, key, value);
-                Ok(())
+                self.row(Table::Meta, key, value)
             }
             etcd::meta::CONSISTENT_INDEX
             | etcd::meta::TERM
@@ -132,21 +147,18 @@ impl<'f> Filling<'f> {
     }
 
     fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), FillError> {
-        let row = |what: &str| etched_bolt::Error::Row {
+        let wrong = |what: &str| etched_bolt::Error::Row {
             bucket: etcd::KEY.to_owned(),
             what: format!("{what} \"{}\"", key.escape_ascii()),
         };
-        let revision = Revision::read(key)
-            .filter(|revision| revision.main >= 0 && revision.sub >= 0)
-            .ok_or_else(|| row("cannot parse revision key:"))?;
-        let bytes = Bytes::copy_from_slice(value);
+        let revision = Revision::read(key).ok_or_else(|| wrong("cannot parse revision key:"))?;
         let at = etched_mvcc::Revision { main: revision.main, sub: revision.sub };
+        let bytes = Bytes::copy_from_slice(value);
         let record = Record { tombstone: revision.tombstone, bytes };
-        record.check(at).map_err(|_| row("cannot unmarshal value, key:"))?;
+        record.check(at).map_err(|error| wrong(&format!("{error}, key:")))?;
         self.commit.records.push((at, record));
         self.latest = revision.main;
-        self.bytes += key.len() + value.len();
-        Ok(())
+        self.added(key, value)
     }
 
     /// A record of nothing so many revisions later, up to which everything counts as compacted.
@@ -155,13 +167,13 @@ impl<'f> Filling<'f> {
     /// [`FillError::Revision`].
     pub(crate) fn bump(&mut self, by: u64) -> Result<(), FillError> {
         let wrong = FillError::Revision { latest: self.latest, bump: by };
-        let main = self.latest.checked_add_unsigned(by).ok_or(wrong)?;
+        let main = self.latest.checked_add_unsigned(by);
+        let main = main.filter(|main| *main <= REVISION_MAX).ok_or(wrong)?;
         let record = Record { tombstone: false, bytes: Bytes::new() };
-        self.commit.records.push((etched_mvcc::Revision { main, sub: 0 }, record));
+        self.commit.records.push((etched_mvcc::Revision::start_of(main), record));
         let (mut buffer, tombstone) = ([0; Revision::BYTES_MAX], false);
         let compacted = Revision { main, sub: 0, tombstone }.bytes(&mut buffer).to_vec();
-        self.row(Table::Meta, etcd::meta::SCHEDULED_COMPACT_REV.as_bytes(), &compacted);
-        Ok(())
+        self.row(Table::Meta, etcd::meta::SCHEDULED_COMPACT_REV.as_bytes(), &compacted)
     }
 
     /// Puts what waits into the store.
@@ -174,5 +186,29 @@ impl<'f> Filling<'f> {
         (self.commit, self.bytes) = (Commit::default(), 0);
         (self.progress)(self.read);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_is_bounded_by_its_bytes_and_by_its_rows() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = etched_storage::Options::default();
+        let (storage, _) = Storage::open(&folder.path().join("db"), options).expect("a new file");
+        let mut ignored = |_| ();
+        let mut filling = Filling::new(&storage, Members::Others, &mut ignored);
+        for number in 0..COMMIT_ROWS as u64 + 10 {
+            filling.row(Table::Lease, &number.to_be_bytes(), b"").expect("there is room");
+            assert!(filling.commit.rows.len() < COMMIT_ROWS);
+        }
+        assert_eq!(filling.commit.rows.len(), 10);
+        filling.row(Table::Alarm, b"large", &vec![0; COMMIT_BYTES]).expect("there is room");
+        assert_eq!(filling.commit.rows.len(), 0);
+        let counts = *storage.view().counts();
+        assert_eq!(counts.of(Table::Lease), COMMIT_ROWS as u64 + 10);
+        assert_eq!(counts.of(Table::Alarm), 1);
     }
 }

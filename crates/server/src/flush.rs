@@ -45,6 +45,8 @@ pub(crate) struct FlushQueue {
     removing: AtomicUsize,
     /// Held by the one defragmentation there may be.
     defragmenting: Arc<tokio::sync::Mutex<()>>,
+    /// Held by who gives back the room of a file that one replaced.
+    shrinking: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -79,6 +81,7 @@ impl FlushQueue {
             changed: Condvar::new(),
             removing: AtomicUsize::new(0),
             defragmenting: Arc::default(),
+            shrinking: Mutex::default(),
         }
     }
 
@@ -124,6 +127,11 @@ impl FlushQueue {
     /// The turns of those who defragment.
     pub(crate) const fn defragmenting(&self) -> &Arc<tokio::sync::Mutex<()>> {
         &self.defragmenting
+    }
+
+    /// The turn of who gives back room.
+    pub(crate) const fn shrinking(&self) -> &Mutex<()> {
+        &self.shrinking
     }
 
     /// Whether [`Self::stop`] was called.

@@ -120,6 +120,14 @@ pub enum StartError {
         /// The log's folder.
         dir: PathBuf,
     },
+    /// A restore that was killed, or is under way.
+    #[error(
+        "a restore into this data directory has not ended: let it end, do it again, or remove {}", dir.display()
+    )]
+    RestoreUnfinished {
+        /// What there is of it.
+        dir: PathBuf,
+    },
     /// A log whose beginning is gone, and no store that has it.
     #[error(
         "the write-ahead log in {} begins behind what the store has applied ({applied}): the store's file \

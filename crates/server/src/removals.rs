@@ -6,8 +6,8 @@
 //! ```
 //! A batch begins when the sweep is through, and is sorted then: rows of neighbouring revisions share a page, which
 //! goes at once when all of them do. In pieces of the sweep, or by key, every removal would rewrite a page of its
-//! own. The order keeps what matters, a key's older records before its newer ones: whatever part is gone
-//! after a crash, a restart sees the same keys.
+//! own. A batch is a run of what the sweep drops, and goes wholly before the next one: the order keeps what matters, a key's
+//! older records before its newer ones (see [`Sweep::dropped`](etched_mvcc::Sweep)).
 
 use bytes::Bytes;
 use etched_mvcc::Revision;

@@ -207,21 +207,12 @@ fn open_storage(
     disk: &RealDisk,
 ) -> Result<(Opened, Option<Held<RealFile>>), StartError> {
     let paths = Paths::of(config);
+    crate::restore::refuse_unfinished(disk, &config.data_dir)?;
     let folder = paths.store.parent().unwrap_or(&paths.member);
     disk.create_dir(folder).map_err(|source| StartError::Io {
         action: format!("make the folder {}", folder.display()),
         source,
     })?;
-    let unfinished = folder.join(crate::restore::UNFINISHED);
-    if unfinished.exists() {
-        return Err(StartError::Io {
-            action: format!(
-                "start in a directory whose restore has not ended; see {}",
-                unfinished.display()
-            ),
-            source: std::io::ErrorKind::AlreadyExists.into(),
-        });
-    }
     let cache_bytes = config.cache_bytes;
     let etcds = takeover::take_over(disk, &paths, |path| {
         Storage::open(path, etched_storage::Options { cache_bytes, create: true })

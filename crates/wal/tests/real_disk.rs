@@ -243,7 +243,9 @@ fn what_an_interrupted_creation_left_goes_when_the_log_is_opened_and_nothing_els
     for (beside, stays) in [(None, false), (Some("notes"), true)] {
         RealDisk.create_dir(&building).unwrap();
         std::fs::write(&left, [0; 100]).unwrap();
-        beside.map(|name| std::fs::write(building.join(name), "of somebody").unwrap());
+        if let Some(name) = beside {
+            std::fs::write(building.join(name), "of somebody").unwrap();
+        }
         drop(open(&dir, &SnapshotMark::default()).unwrap());
         assert_eq!((building.exists(), left.exists()), (stays, stays));
     }

@@ -150,9 +150,19 @@ impl Rig {
         Some(sweep)
     }
 
-    /// Removes up to `count` of what waits; records that are not written yet stay until they are.
+    /// Removes up to `count` of what waits; records that are not written yet stay until they are. An odd `count`
+    /// sorts before that what waits in front of the end of a compaction.
     pub(super) fn remove(&mut self, count: usize) {
         self.write();
+        if count % 2 == 1 {
+            let rows = self.removals.make_contiguous();
+            let run = rows.iter().position(|it| matches!(it, Removal::Finished(_)));
+            let end = run.unwrap_or(rows.len());
+            rows[..end].sort_by_key(|it| match it {
+                Removal::Row(revision) => *revision,
+                Removal::Finished(_) => unreachable!("the run ends before it"),
+            });
+        }
         for _ in 0..count {
             match self.removals.pop_front() {
                 Some(Removal::Row(revision)) => {

@@ -11,6 +11,7 @@ use etched_proto::etcdserverpb::{
 };
 use etched_proto::mvccpb::KeyValue;
 use etched_proto::raw::Wire;
+use prost::Message as _;
 
 use super::fake::Rig;
 use super::replay::decoded;
@@ -250,6 +251,61 @@ fn bytes_that_are_no_record_are_told_at_start() {
     let error = Store::open(Arc::clone(&rig.records) as _, CompactState::default()).err();
     let text = "record 2/0 is not an encoded mvccpb.KeyValue".to_owned();
     assert_eq!(error, Some(Error::Records(RecordsError(text))));
+}
+
+/// What a start says of a store with one record.
+fn said_of(revision: Revision, kv: &KeyValue) -> String {
+    let rig = Rig::new();
+    let record = Record { tombstone: false, bytes: kv.encode_to_vec().into() };
+    rig.records.rows.lock().insert(revision, record);
+    match Store::open(Arc::clone(&rig.records) as _, CompactState::default()) {
+        Ok((store, _)) => format!("opened at {}", store.current_revision()),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn records_that_no_write_makes_are_told_at_start() {
+    let put = |create_revision, mod_revision, version| KeyValue {
+        key: "k".into(),
+        create_revision,
+        mod_revision,
+        version,
+        ..KeyValue::default()
+    };
+    let five = Revision::start_of(5);
+    assert_eq!(said_of(five, &put(3, 5, 2)), "opened at 5");
+    assert_eq!(said_of(five, &put(3, 5, 0)), "record 5/0 is a put without a version");
+    assert_eq!(said_of(five, &put(3, 5, -1)), "record 5/0 is a put without a version");
+    assert_eq!(said_of(five, &put(3, 6, 1)), "record 5/0 says it is of revision 6");
+    for (created, version) in [(0, 1), (-1, 1), (6, 1), (3, i64::MAX)] {
+        let text = format!("began at revision {created} and has version {version}");
+        assert!(said_of(five, &put(created, 5, version)).ends_with(&text));
+    }
+    let last = Revision { main: Revision::MAIN_MAX, sub: Revision::SUB_MAX };
+    let reached = format!("opened at {}", last.main);
+    assert_eq!(said_of(last, &put(1, last.main, Revision::MAIN_MAX)), reached);
+    for beyond in [
+        Revision { main: last.main, sub: last.sub + 1 },
+        Revision { main: 2, sub: i64::MAX - 1 },
+        Revision { main: last.main + 1, sub: 0 },
+        Revision { main: i64::MAX - 1, sub: 0 },
+    ] {
+        let said = said_of(beyond, &put(1, beyond.main, 1));
+        assert!(said.ends_with("has a revision that no store reaches"), "{beyond:?}: {said}");
+    }
+}
+
+#[test]
+fn a_compaction_at_a_revision_that_no_store_reaches_is_told_at_start() {
+    for floor in [Revision::MAIN_MAX + 1, i64::MAX] {
+        for (scheduled, finished) in [(Some(floor), None), (Some(3), Some(floor))] {
+            let compact = CompactState { scheduled, finished };
+            let error = Store::open(Arc::clone(&Rig::new().records) as _, compact).err();
+            let error = error.expect("it is refused").to_string();
+            assert!(error.contains(&floor.to_string()), "{error}");
+        }
+    }
 }
 
 #[test]
