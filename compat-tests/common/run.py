@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs etcd's own black-box suite, go.etcd.io/etcd/tests/v3/common, on etched.
 
-    run.py [--server PATH | --oracle] [--all] [--jobs N] [--only REGEX] [--record] [-v]
+    run.py [--server PATH | --oracle] [--tls KIND] [--all] [--jobs N] [--only REGEX] [--record] [-v]
 
 The suite is compiled from the Go module beside this file (nothing of it is copied) and finds its
 three programs by name in one folder: `etcd` is the server under test, `etcdctl` and `etcdutl` are
@@ -12,6 +12,10 @@ It uses fixed ports, so every test function gets a network, pid and mount namesp
 
   cases.txt  every case of the suite with its outcome on real etcd (`--oracle --all --record`)
   skip.txt   cases that wait for a later part, with the part's number and the reason
+
+`--tls TLS` and `--tls AutoTLS` run the cases of one member once more with TLS for clients and peers, by
+given certificates or by generated ones. etcd's own variants with TLS have three members; secured/ makes
+those with one. What is expected is cases.txt with the other name.
 
 A case is a leaf of the test tree. Each case of cases.txt is reported once: passed, failed or
 skipped. One that neither ran nor stands in skip.txt has failed, and so has one that the suite skips
@@ -33,6 +37,12 @@ from fnmatch import translate
 HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 SUITE = "go.etcd.io/etcd/tests/v3/common"
+TLS_KINDS = ("TLS", "AutoTLS")
+# How the suite calls a cluster without TLS, and those that it has with three members only.
+PLAIN, OF_THREE = "NoTLS", re.compile(r"^Peer\w*TLS")
+# Not run over TLS: TestAuthority chooses TLS itself, and in the others clients log in, which the suite's own
+# client (e2e.NewEtcdctl) does without TLS, so that they fail on etcd as well.
+NOT_OVER_TLS = re.compile(r"^TestAuth(?!Enable$|JWTOnly$)")
 TEST_TIMEOUT_SECONDS = 240
 STALL_SECONDS = 45
 RESULT = re.compile(r"^\s*--- (PASS|FAIL|SKIP): (.+) \(([0-9.]+)s\)$")
@@ -64,18 +74,29 @@ def read_lines(name):
         return [line.strip() for line in file if line.strip() and not line.startswith("#")]
 
 
-def read_cases(tests):
+def read_cases(tests, tls):
     """The cases of these test functions with their outcome on etcd."""
     cases = dict(reversed(line.split(" ", 1)) for line in read_lines("cases.txt"))
+    if tls:
+        names = {case: case.split("/") for case in cases}
+        cases = {"/".join(tls if name == PLAIN else name for name in names[case]): outcome
+                 for case, outcome in cases.items() if not any(map(OF_THREE.match, names[case]))}
     return {case: outcome for case, outcome in cases.items() if case.split("/")[0] in tests}
 
 
-def build(out):
+def build(out, tls):
     """Compiles the suite through the Go module here, and the programs it calls through the one of
     compat-tests, into `out`."""
     os.makedirs(out, exist_ok=True)
-    suite = os.path.join(out, "common.test")
-    subprocess.run(["go", "test", "-c", "-tags", "e2e", "-o", suite, SUITE], cwd=HERE, check=True)
+    listed = subprocess.run(
+        ["go", "list", "-m", "-f", "{{.Dir}}", "go.etcd.io/etcd/tests/v3"],
+        cwd=HERE, check=True, capture_output=True, text=True,
+    ).stdout.strip()
+    module, package, suite = HERE, SUITE, os.path.join(out, "common.test")
+    if tls:
+        module, package = secured(os.path.join(listed, "common"), os.path.join(out, "secured")), "."
+        suite = os.path.join(out, "common-tls.test")
+    subprocess.run(["go", "test", "-c", "-tags", "e2e", "-o", suite, package], cwd=module, check=True)
     for name, package in (
         ("etcd", "go.etcd.io/etcd/server/v3"),
         ("etcdctl", "go.etcd.io/etcd/etcdctl/v3"),
@@ -83,19 +104,28 @@ def build(out):
     ):
         subprocess.run(["go", "build", "-o", os.path.join(out, name), package],
                        cwd=os.path.dirname(HERE), check=True)
-    listed = subprocess.run(
-        ["go", "list", "-m", "-f", "{{.Dir}}", "go.etcd.io/etcd/tests/v3"],
-        cwd=HERE, check=True, capture_output=True, text=True,
-    )
-    return suite, os.path.join(listed.stdout.strip(), "fixtures")
+    return suite, os.path.join(listed, "fixtures")
+
+
+def secured(suite, folder):
+    """A copy of the suite's package, in a module of its own, with our choice of clusters instead of its own: a
+    file in Go's module cache cannot be replaced for one build."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(suite, folder, copy_function=shutil.copyfile)
+    os.chmod(folder, 0o755)
+    for name in ("go.mod", "go.sum", "secured/e2e_test.go"):
+        shutil.copyfile(os.path.join(HERE, name), os.path.join(folder, os.path.basename(name)))
+    return folder
 
 
 class Bench:
     """Where one run's tests find their programs and leave their logs."""
 
-    def __init__(self, built, server, logs):
-        self.suite, self.fixtures = build(built)
-        self.logs = logs
+    def __init__(self, built, server, logs, tls):
+        self.suite, self.fixtures = build(built, tls)
+        self.environment = {**os.environ, "SUITE_TLS": tls or ""}
+        self.logs = os.path.join(logs, tls) if tls else logs
+        logs = self.logs
         os.makedirs(logs, exist_ok=True)
         self.bin = tempfile.mkdtemp(prefix="etched-suite-bin-")
         os.symlink(server or os.path.join(built, "etcd"), os.path.join(self.bin, "etcd"))
@@ -104,7 +134,7 @@ class Bench:
 
     def tests(self):
         listed = subprocess.run([self.suite, "-test.list", "."], check=True, capture_output=True,
-                                text=True, cwd=self._workplace(self.bin))
+                                text=True, cwd=self._workplace(self.bin), env=self.environment)
         return [line for line in listed.stdout.split() if line.startswith("Test")]
 
     def _workplace(self, scratch):
@@ -146,7 +176,7 @@ class Bench:
         with open(log_path, "wb") as log:
             child = subprocess.Popen(command, cwd=self._workplace(scratch), stdout=log,
                                      stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                     env={**os.environ, "TMPDIR": scratch})
+                                     env={**self.environment, "TMPDIR": scratch})
             status, lost = self._wait(child, scratch, log_path)
         shutil.rmtree(scratch, ignore_errors=True)
         if lost:
@@ -220,6 +250,7 @@ def options():
     parser.add_argument("--server", default=os.environ.get("ETCHED_BIN")
                         or os.path.join(ROOT, "target", "release", "etched"))
     parser.add_argument("--oracle", action="store_true", help="run real etcd as the server")
+    parser.add_argument("--tls", choices=TLS_KINDS, help="one member, everything over TLS")
     parser.add_argument("--all", action="store_true", help="do not apply skip.txt")
     parser.add_argument("--record", action="store_true", help="write cases.txt from this run")
     parser.add_argument("--jobs", type=int, default=2)
@@ -242,6 +273,13 @@ def plan(tests, cases, rules):
             if (below := [c for c in cases if c.split("/")[0] == test])
             and all(c in waiting for c in below)}
     return [test for test in tests if test not in idle], waiting
+
+
+def only_over_tls(tests, cases):
+    """What can be run over TLS, with one member, and how many cases that leaves out."""
+    left = {case: outcome for case, outcome in cases.items() if not NOT_OVER_TLS.match(case)}
+    names = {case.split("/")[0] for case in left}
+    return [test for test in tests if test in names], left, len(cases) - len(left)
 
 
 def execute(bench, tests, skip, jobs):
@@ -274,8 +312,10 @@ def missing(outcomes, expected, waiting):
             yield case, "neither run nor in skip.txt" if outcome == "NONE" else "skipped by the suite"
 
 
-def report(outcomes, expected, waiting, verbose):
+def report(outcomes, expected, waiting, left_out, verbose):
     """Prints what is missing and the closing line; true when nothing failed."""
+    if left_out:
+        print(f"{left_out:4} cases are not run over TLS: their client logs in without it, or they choose it")
     lost = dict(missing(outcomes, expected, waiting))
     for case, why in lost.items():
         print(f"fail  {case}: {why}")
@@ -292,18 +332,23 @@ def report(outcomes, expected, waiting, verbose):
     failed = count["FAIL"] + len(lost)
     own = sum(1 for case, (outcome, _) in outcomes.items() if outcome == "SKIP" and case not in lost)
     print(f"{own:4} cases are skipped by the suite itself, on etcd too")
-    print(f"suite: {count['PASS']} passed, {failed} failed, {own + len(waiting)} skipped")
+    print(f"suite: {count['PASS']} passed, {failed} failed, {own + len(waiting) + left_out} skipped")
     return failed == 0
 
 
 def main():
     opts = options()
+    if opts.tls and opts.record:
+        sys.exit("cases.txt is recorded without --tls")
     if not opts.oracle and not os.access(opts.server, os.X_OK):
         sys.exit(f"{opts.server} is not there; build it with `cargo build --release`")
-    bench = Bench(opts.built, None if opts.oracle else os.path.realpath(opts.server), opts.logs)
+    server = None if opts.oracle else os.path.realpath(opts.server)
+    bench = Bench(opts.built, server, opts.logs, opts.tls)
     try:
-        tests = [test for test in bench.tests() if re.search(opts.only, test)]
-        cases = {} if opts.record else read_cases(tests)
+        tests, left_out = [test for test in bench.tests() if re.search(opts.only, test)], 0
+        cases = {} if opts.record else read_cases(tests, opts.tls)
+        if opts.tls:
+            tests, cases, left_out = only_over_tls(tests, cases)
         rules = [] if opts.all else [SkipRule(line) for line in read_lines("skip.txt")]
         chosen, waiting = plan(tests, cases, rules)
         outcomes = execute(bench, chosen, [rule.go_regex() for rule in rules], opts.jobs)
@@ -312,10 +357,11 @@ def main():
     if opts.record:
         with open(os.path.join(HERE, "cases.txt"), "w", encoding="utf-8") as file:
             file.writelines(f"{outcomes[case][0].lower()} {case}\n" for case in sorted(outcomes))
-    stale = [rule.pattern for rule in rules if not rule.used and opts.only == "."]
+    whole = opts.only == "." and not opts.tls
+    stale = [rule.pattern for rule in rules if not rule.used and whole]
     for pattern in stale:
         print(f"fail  skip.txt: {pattern} covers no case")
-    sys.exit(0 if report(outcomes, cases, waiting, opts.verbose) and not stale else 1)
+    sys.exit(0 if report(outcomes, cases, waiting, left_out, opts.verbose) and not stale else 1)
 
 
 if __name__ == "__main__":

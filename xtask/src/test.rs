@@ -3,7 +3,7 @@
 //! ```text
 //! rust    format, clippy with warnings denied, cargo test of the workspace
 //! compat  Go and python clients on etched and on real etcd      (compat-tests/run)
-//! common  etcd's own black-box suite on etched                  (compat-tests/common)
+//! common  etcd's own black-box suite on etched, also over TLS   (compat-tests/common)
 //! crash   kill -9, full disks, damaged files                    (compat-tests/crash)
 //! ```
 //! Stages named on the command line are the only ones that run. The release binary is built before
@@ -50,9 +50,7 @@ const STAGES: [Stage; 4] = [
         name: "common",
         needs: &[&tools::GO, &tools::PYTHON, &tools::UNSHARE],
         binary: true,
-        commands: || {
-            vec![with_binary(tools::command("compat-tests/common", "python3", &["run.py"]))]
-        },
+        commands: common,
     },
     Stage { name: "crash", needs: &[&tools::GO, &tools::UNSHARE], binary: true, commands: crash },
 ];
@@ -73,6 +71,13 @@ fn compat() -> Vec<Command> {
         go_test("compat-tests", "./load"),
         with_binary(tools::command("compat-tests", "./run", &[])),
     ]
+}
+
+fn common() -> Vec<Command> {
+    let kinds: [&[&str]; 3] =
+        [&["run.py"], &["run.py", "--tls", "TLS"], &["run.py", "--tls", "AutoTLS"]];
+    let suite = |arguments| tools::command("compat-tests/common", "python3", arguments);
+    kinds.map(|arguments| with_binary(suite(arguments))).into()
 }
 
 /// Go tests that need no server; `-v` prints each test, to be counted.
