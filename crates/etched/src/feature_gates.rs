@@ -23,7 +23,7 @@ pub const GATES: [Gate; 9] = [
         name: "CompactHashCheck",
         beta: false,
         help: "compare hashes with the other members at every compaction",
-        later: Some("comparing compaction hashes"),
+        later: None,
     },
     Gate {
         name: "FastLeaseKeepAlive",
@@ -35,7 +35,7 @@ pub const GATES: [Gate; 9] = [
         name: "InitialCorruptCheck",
         beta: false,
         help: "compare hashes with the other members before serving",
-        later: Some("the corruption check at start"),
+        later: None,
     },
     Gate {
         name: "LeaseCheckpoint",

@@ -306,9 +306,9 @@ pub struct Tracing {
 /// Flags of etcd's group "Features".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Features {
-    /// Period of the comparison with all members; zero = never. Without effect yet.
+    /// Period of the comparison with all members; zero = never.
     pub corrupt_check_time: Duration,
-    /// Period of the comparison of compaction hashes. Default 1 min. Without effect yet.
+    /// Period of the comparison of compaction hashes. Default 1 min.
     pub compact_hash_check_time: Duration,
     /// Revisions per compaction batch. Default 1,000.
     pub compaction_batch_limit: u64,

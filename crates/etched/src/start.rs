@@ -72,6 +72,8 @@ fn config(settings: Settings) -> Config {
         },
         watch_progress_interval: features.watch_progress_notify_interval,
         downgrade_check_time: features.downgrade_check_time,
+        corrupt_check_time: features.corrupt_check_time,
+        compact_hash_check_time: features.compact_hash_check_time,
         warning_apply: features.warning_apply_duration,
         warning_request: features.warning_unary_request_duration,
         features: member

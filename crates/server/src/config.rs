@@ -176,11 +176,15 @@ pub struct Config {
     pub watch_progress_interval: Duration,
     /// How often is looked whether a downgrade is complete; zero is never.
     pub downgrade_check_time: Duration,
+    /// How often the store's hash is checked; zero is never.
+    pub corrupt_check_time: Duration,
+    /// How often the hashes of compactions are, with the gate CompactHashCheck.
+    pub compact_hash_check_time: Duration,
     /// Applying an entry that takes longer is logged.
     pub warning_apply: Duration,
     /// A unary request that takes longer is logged.
     pub warning_request: Duration,
-    /// Feature gates, for the metrics.
+    /// Feature gates: those that have an effect are looked up here, and the metrics tell of all.
     pub features: Vec<Feature>,
     /// Keep the handling times of calls too.
     pub extensive_metrics: bool,
@@ -241,6 +245,8 @@ impl Default for Config {
             auto_compaction: AutoCompaction::Off,
             watch_progress_interval: Duration::from_secs(600),
             downgrade_check_time: Duration::from_secs(5),
+            corrupt_check_time: Duration::ZERO,
+            compact_hash_check_time: Duration::from_secs(60),
             warning_apply: Duration::from_millis(100),
             warning_request: Duration::from_millis(300),
             features: Vec::new(),
@@ -266,6 +272,11 @@ impl Config {
     /// How long a request may take: 5 s for the disk and the queue, and two elections.
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.election_timeout
+    }
+
+    /// Whether a feature gate is on; one that is not listed is off.
+    pub(crate) fn is_on(&self, gate: &str) -> bool {
+        self.features.iter().any(|feature| feature.name == gate && feature.enabled)
     }
 
     /// Largest gRPC message.

@@ -242,7 +242,7 @@ impl<D: Disk> Engine<D> {
             if !was_full {
                 tracing::error!(error = %error, "no room for the log; raising alarm NOSPACE");
             }
-            self.shared.raise_no_space();
+            self.shared.raise(pb::AlarmType::Nospace);
         }
     }
 
@@ -323,8 +323,17 @@ impl<D: Disk> Engine<D> {
         let shared = Arc::clone(&self.shared);
         let work = move || {
             crate::background::step_back();
-            if let Err(error) = job.run() {
-                tracing::error!(error = %error, "failed to hash the compacted revision");
+            match job.run() {
+                Ok(None) => {}
+                Ok(Some(hash)) => tracing::info!(
+                    hash = hash.hash,
+                    revision = hash.revision,
+                    "compact-revision" = hash.compact_revision,
+                    "storing new hash"
+                ),
+                Err(error) => {
+                    tracing::error!(error = %error, "failed to hash the compacted revision");
+                }
             }
             shared.inbox.push(Event::Wake);
         };

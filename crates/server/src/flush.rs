@@ -367,7 +367,7 @@ impl Flusher {
     /// A full disk is the operator's to mend; meanwhile puts are refused and memory does not grow.
     fn wait_for_space(&self, error: &StorageError) {
         tracing::error!(error = %error, "the disk is full; raising alarm NOSPACE");
-        self.shared.raise_no_space();
+        self.shared.raise(etched_proto::etcdserverpb::AlarmType::Nospace);
         std::thread::sleep(FULL_DISK_PAUSE);
     }
 }

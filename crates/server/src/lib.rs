@@ -18,6 +18,7 @@ mod catch_up;
 mod cluster;
 mod compactor;
 mod config;
+mod corruption;
 #[cfg(test)]
 mod crash_tests;
 mod deadline;
@@ -178,6 +179,14 @@ pub enum StartError {
         own: String,
         /// The cluster's version.
         cluster: String,
+    },
+    /// The check before the start found a store that cannot be read as a whole.
+    #[error("{member} failed to fetch hash ({reason})")]
+    NoHash {
+        /// This member.
+        member: String,
+        /// What the store said.
+        reason: String,
     },
     /// The operating system refused something.
     #[error("cannot {action}: {source}")]

@@ -20,6 +20,7 @@ use crate::StartError;
 use crate::boot::{self, Booted, Paths};
 use crate::compactor;
 use crate::config::Config;
+use crate::corruption;
 use crate::lane;
 use crate::listen::{self, Bound, Connections, Endpoint, Service, Socket, Stream};
 use crate::shared::{Event, Shared};
@@ -142,11 +143,16 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     let threads = network_threads(&config);
     let disk = RealDisk;
     let (storage, etcds) = open_storage(&config, &disk)?;
+    // As in etcd, a member that begins has nothing to be checked.
+    let initialized = etched_wal::exists(&disk, &Paths::of(&config).wal)?;
     let mut booted = boot::boot(config, disk, storage, threads)?;
     // The log is locked now.
     drop(etcds);
     let (failed_sender, failed) = watch::channel(None);
     let shared = Arc::clone(&booted.shared);
+    if initialized {
+        corruption::initial_check(&shared)?;
+    }
     let flusher = spawn_flusher(&mut booted, &failed_sender);
     booted.engine.start()?;
     let Booted { engine, catch_up, .. } = booted;
@@ -358,6 +364,11 @@ fn spawn_network(
             if let Some((bound, senders)) = accepting {
                 spawn_accept(&local, bound, &senders, &stopped);
                 local.spawn_local(compactor::run(Arc::clone(&shared), stopped.clone()));
+                local.spawn_local(corruption::watch_store(Arc::clone(&shared), stopped.clone()));
+                local.spawn_local(corruption::watch_compactions(
+                    Arc::clone(&shared),
+                    stopped.clone(),
+                ));
                 local.spawn_local(versions::watch_version(Arc::clone(&shared), stopped.clone()));
                 local.spawn_local(versions::watch_downgrade(Arc::clone(&shared), stopped.clone()));
             }

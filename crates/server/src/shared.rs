@@ -277,7 +277,7 @@ impl Shared {
         if !log_is_full && !self.config.quota_bytes.is_some_and(full) {
             return Ok(());
         }
-        self.raise_no_space();
+        self.raise(AlarmType::Nospace);
         Err(Error::NoSpace)
     }
 
@@ -286,9 +286,9 @@ impl Shared {
         self.progress.file_live_bytes.load(Ordering::Relaxed) + self.reader.memory_bytes() as u64
     }
 
-    /// Raises the alarm NOSPACE for this member, unless it is raised.
-    pub(crate) fn raise_no_space(&self) {
-        let alarm = AlarmType::Nospace as i32;
+    /// Raises an alarm for this member, unless it is raised.
+    pub(crate) fn raise(&self, alarm: AlarmType) {
+        let alarm = alarm as i32;
         if self.cluster.read().alarms.contains(&(self.member_id, alarm)) {
             return;
         }

@@ -261,7 +261,7 @@ pub(crate) async fn watch_downgrade(shared: Arc<Shared>, mut stop: watch::Receiv
 }
 
 /// Waits for the next moment to look; false when the server ends.
-async fn goes_on(interval: Duration, stop: &mut watch::Receiver<bool>) -> bool {
+pub(crate) async fn goes_on(interval: Duration, stop: &mut watch::Receiver<bool>) -> bool {
     tokio::select! {
         () = tokio::time::sleep(interval) => true,
         _ = stop.wait_for(|stop| *stop) => false,

@@ -119,10 +119,9 @@ pub(super) const FEATURES: &[Flag] = &[
         "corrupt-check-time",
         Kind::Duration,
         "0s",
-        "Period of the comparison with all members, 0 for never.",
+        "Period of the check of the store's hash, with all members, 0 for never.",
     )
-    .yaml("corrupt-check-time")
-    .later("corruption checks"),
+    .yaml("corrupt-check-time"),
     Flag::new(
         Group::Features,
         "compact-hash-check-time",
@@ -130,8 +129,7 @@ pub(super) const FEATURES: &[Flag] = &[
         "1m0s",
         "Period of the comparison of compaction hashes.",
     )
-    .yaml("compact-hash-check-time")
-    .later("corruption checks"),
+    .yaml("compact-hash-check-time"),
     Flag::new(
         Group::Features,
         "compaction-batch-limit",
