@@ -124,3 +124,28 @@ func TestHealthKnowsTheWholeServerOnly(t *testing.T) {
 		}
 	})
 }
+
+func TestTheHealthServiceStopsForADefragmentationWhenItIsTold(t *testing.T) {
+	OnBoth(t, func(c *Case) {
+		for i := range 300 {
+			c.Put(fmt.Sprint("large", i), strings.Repeat("v", 100_000))
+		}
+		health := healthpb.NewHealthClient(c.Conn)
+		stream, err := health.Watch(c.Context(), &healthpb.HealthCheckRequest{})
+		if err != nil {
+			c.Fatal(err)
+		}
+		next := func(step string) {
+			c.Helper()
+			state, err := stream.Recv()
+			if err != nil {
+				c.Fatal(err)
+			}
+			c.Notef(step, "%v", state.GetStatus())
+		}
+		next("before")
+		go func() { _, _ = c.Maintenance.Defragment(c.T.Context(), &pb.DefragmentRequest{}) }()
+		next("while it runs")
+		next("after")
+	}, "--feature-gates", "StopGRPCServiceOnDefrag=true")
+}

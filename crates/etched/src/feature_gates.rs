@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::flags::Scope;
 use crate::go_values::{NumberError, ValueError, parse_bool};
 
 /// One feature that can be switched.
@@ -13,8 +14,8 @@ pub struct Gate {
     pub beta: bool,
     /// What it switches.
     pub help: &'static str,
-    /// Why it cannot be switched away from its default yet; none when it can.
-    pub later: Option<&'static str>,
+    /// What becomes of a switch away from its default.
+    pub scope: Scope,
 }
 
 /// All gates of etcd 3.7, by name.
@@ -23,55 +24,57 @@ pub const GATES: [Gate; 9] = [
         name: "CompactHashCheck",
         beta: false,
         help: "compare hashes with the other members at every compaction",
-        later: None,
+        scope: Scope::Effective,
     },
     Gate {
         name: "FastLeaseKeepAlive",
         beta: true,
         help: "answer a keepalive of a known lease without waiting for apply",
-        later: Some("keepalives that wait for apply"),
+        scope: Scope::NoEffect("what is committed is applied already when a keepalive comes"),
     },
     Gate {
         name: "InitialCorruptCheck",
         beta: false,
         help: "compare hashes with the other members before serving",
-        later: None,
+        scope: Scope::Effective,
     },
     Gate {
         name: "LeaseCheckpoint",
         beta: false,
         help: "keep the remaining time of leases over a change of leader",
-        later: Some("checkpoints of leases"),
+        scope: Scope::Later("checkpoints of leases"),
     },
     Gate {
         name: "LeaseCheckpointPersist",
         beta: false,
         help: "keep it over a restart too; needs LeaseCheckpoint",
-        later: Some("checkpoints of leases"),
+        scope: Scope::Later("checkpoints of leases"),
     },
     Gate {
         name: "PriorityRequest",
         beta: false,
-        help: "let lease revokes pass when requests pile up",
-        later: Some("priority of requests"),
+        help: "let lease revokes pass when requests pile up; changes nothing here",
+        scope: Scope::NoEffect(
+            "requests do not pile up between commit and apply here, and ended leases are revoked ahead of all",
+        ),
     },
     Gate {
         name: "SetMemberLocalAddr",
         beta: false,
         help: "dial peers from the address in initial-advertise-peer-urls",
-        later: Some("peer traffic"),
+        scope: Scope::Later("peer traffic"),
     },
     Gate {
         name: "StopGRPCServiceOnDefrag",
         beta: false,
         help: "report NOT_SERVING while a defragmentation runs",
-        later: Some("the gRPC health service"),
+        scope: Scope::Effective,
     },
     Gate {
         name: "TxnModeWriteWithSharedBuffer",
         beta: true,
         help: "share one read buffer inside a transaction; changes nothing here",
-        later: None,
+        scope: Scope::NoEffect("it concerns buffers of bbolt"),
     },
 ];
 

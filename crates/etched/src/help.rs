@@ -99,7 +99,7 @@ fn describe(flag: &Flag) -> String {
     let mut text = format!("  --{}{default}\n    {}{note}\n", flag.name, flag.help);
     if flag.kind == Kind::Gates {
         for gate in GATES {
-            let note = if gate.later.is_some() { " (later)" } else { "" };
+            let note = if matches!(gate.scope, Scope::Later(_)) { " (later)" } else { "" };
             let _ = writeln!(text, "      {}={}: {}{note}", gate.name, gate.beta, gate.help);
         }
     }

@@ -88,7 +88,7 @@ pub struct Member {
     pub max_request_bytes: u64,
     /// HTTP/2 streams per client connection. Default 2^32 - 1.
     pub max_concurrent_streams: u32,
-    /// Clients that ping more often are closed. Default 5 s.
+    /// Clients that ping more often are closed by etcd. Default 5 s. Without effect here.
     pub grpc_keepalive_min_time: Duration,
     /// Period of server pings; zero = never. Default 2 h.
     pub grpc_keepalive_interval: Duration,
@@ -322,7 +322,7 @@ pub struct Features {
     pub warning_apply_duration: Duration,
     /// A unary request that takes longer is logged. Default 300 ms.
     pub warning_unary_request_duration: Duration,
-    /// Defragment at start when that frees at least so many MB; zero = never. Without effect yet.
+    /// Defragment at start when that frees at least so many MB; zero = never.
     pub bootstrap_defrag_threshold_megabytes: u64,
     /// Learners at one time. Default 1.
     pub max_learners: i64,

@@ -71,6 +71,10 @@ fn config(settings: Settings) -> Config {
             settings::AutoCompaction::Revision(keep) => AutoCompaction::Revision(keep),
         },
         watch_progress_interval: features.watch_progress_notify_interval,
+        memory_lock: member.memory_mlock,
+        defragment_at_start_bytes: features
+            .bootstrap_defrag_threshold_megabytes
+            .saturating_mul(1 << 20),
         downgrade_check_time: features.downgrade_check_time,
         corrupt_check_time: features.corrupt_check_time,
         compact_hash_check_time: features.compact_hash_check_time,

@@ -344,11 +344,11 @@ fn a_bad_value_in_a_variable_is_refused() {
 #[test]
 fn what_is_still_to_come_is_refused_with_a_sentence() {
     refused_with(
-        &["--memory-mlock", "--max-learners=3"],
+        &["--force-new-cluster", "--max-learners=3"],
         &[],
-        "--memory-mlock=true is refused: this version of etched does not support locking memory \
-         yet (leave it at false); --max-learners=3 is refused: this version of etched does not support learners \
-         yet (leave it at 1)",
+        "--max-learners=3 is refused: this version of etched does not support learners yet (leave it at 1); \
+         --force-new-cluster=true is refused: this version of etched does not support recovery into a new cluster \
+         yet (leave it at false)",
     );
     refused_with(
         &["--feature-gates=LeaseCheckpoint=true"],

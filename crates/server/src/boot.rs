@@ -115,6 +115,7 @@ pub(crate) fn boot<D: Disk>(
         storage,
         flush: crate::flush::FlushQueue::new(config.commit_bytes),
         large: crate::api::LargeAnswers::default(),
+        serving: tokio::sync::watch::Sender::new(true),
         snapshots: Arc::new(tokio::sync::Semaphore::new(crate::api::SNAPSHOTS_MAX)),
         inbox: Inbox::new(),
         lanes: (0..lanes).map(|_| Arc::new(Lane::new())).collect(),

@@ -174,6 +174,10 @@ pub struct Config {
     pub auto_compaction: AutoCompaction,
     /// How often idle watchers that asked for it hear of the current revision.
     pub watch_progress_interval: Duration,
+    /// Keep the memory of the process from being swapped out.
+    pub memory_lock: bool,
+    /// Free bytes of the store's file from which on it is defragmented at the start; 0 is never.
+    pub defragment_at_start_bytes: u64,
     /// How often is looked whether a downgrade is complete; zero is never.
     pub downgrade_check_time: Duration,
     /// How often the store's hash is checked; zero is never.
@@ -244,6 +248,8 @@ impl Default for Config {
             compaction_pause: Duration::from_millis(10),
             auto_compaction: AutoCompaction::Off,
             watch_progress_interval: Duration::from_secs(600),
+            memory_lock: false,
+            defragment_at_start_bytes: 0,
             downgrade_check_time: Duration::from_secs(5),
             corrupt_check_time: Duration::ZERO,
             compact_hash_check_time: Duration::from_secs(60),

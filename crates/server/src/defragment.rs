@@ -31,6 +31,10 @@ const READERS_MAX: Duration = Duration::from_secs(10);
 /// How often it is asked whether they have gone.
 const READERS_PAUSE: Duration = Duration::from_millis(20);
 
+/// Gate that makes the health service tell clients to go elsewhere meanwhile. Requests that come all the same are
+/// answered as ever: here they need not wait.
+const STOP_SERVING: &str = "StopGRPCServiceOnDefrag";
+
 /// Defragments the store's file.
 ///
 /// # Errors
@@ -58,9 +62,23 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), Status> {
 
 fn copy(shared: &Shared) -> Result<Retired, Status> {
     let started = Instant::now();
+    let stops_serving = shared.config.is_on(STOP_SERVING);
     tracing::info!("starting to defragment");
     shared.metrics.defrag_inflight.set(1.0);
+    if stops_serving {
+        tracing::warn!(
+            service = "",
+            status = "NOT_SERVING",
+            reason = "defrag is active",
+            "grpc service status changed"
+        );
+        shared.serving.send_replace(false);
+    }
     let result = copy_in_steps(shared);
+    if stops_serving {
+        tracing::info!(service = "", status = "SERVING", "grpc service status changed");
+        shared.serving.send_replace(true);
+    }
     shared.metrics.defrag_inflight.set(0.0);
     shared.metrics.defrag.observe(started.elapsed().as_secs_f64());
     let old = result?;

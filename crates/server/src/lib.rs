@@ -10,6 +10,7 @@
 
 mod api;
 mod apply;
+mod at_start;
 mod auth;
 mod background;
 mod boot;
@@ -186,6 +187,12 @@ pub enum StartError {
         /// This member.
         member: String,
         /// What the store said.
+        reason: String,
+    },
+    /// Memory cannot be locked, though it is to be.
+    #[error("mlock error: {reason}")]
+    MemoryLock {
+        /// What stands in the way.
         reason: String,
     },
     /// The operating system refused something.

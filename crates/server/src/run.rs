@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::StartError;
+use crate::at_start;
 use crate::boot::{self, Booted, Paths};
 use crate::compactor;
 use crate::config::Config;
@@ -135,6 +136,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
         let action = action.to_owned();
         move |source| StartError::Io { action, source }
     };
+    at_start::lock_memory(&config)?;
     let first = runtime().map_err(io("start a runtime"))?;
     let bound = {
         let _inside = first.enter();
@@ -143,6 +145,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     let threads = network_threads(&config);
     let disk = RealDisk;
     let (storage, etcds) = open_storage(&config, &disk)?;
+    at_start::defragment(&config, &storage.0)?;
     // As in etcd, a member that begins has nothing to be checked.
     let initialized = etched_wal::exists(&disk, &Paths::of(&config).wal)?;
     let mut booted = boot::boot(config, disk, storage, threads)?;

@@ -122,6 +122,8 @@ pub(crate) struct Shared {
     pub(crate) storage: Arc<Storage>,
     pub(crate) flush: FlushQueue,
     pub(crate) large: LargeAnswers,
+    /// What the health service says: whether this server serves.
+    pub(crate) serving: tokio::sync::watch::Sender<bool>,
     /// Turns of those who make a snapshot.
     pub(crate) snapshots: Arc<Semaphore>,
     pub(crate) inbox: Inbox<Event>,

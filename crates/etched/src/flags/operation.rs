@@ -185,8 +185,7 @@ pub(super) const FEATURES: &[Flag] = &[
         "0",
         "Defragment at start when that frees at least so much, 0 for never.",
     )
-    .yaml("bootstrap-defrag-threshold-megabytes")
-    .later("defragmentation at start"),
+    .yaml("bootstrap-defrag-threshold-megabytes"),
     Flag::new(Group::Features, "max-learners", Kind::Signed, "1", "Most learners at one time.")
         .yaml("max-learners")
         .later("learners"),

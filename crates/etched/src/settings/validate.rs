@@ -78,9 +78,15 @@ pub(super) fn scope(values: &Values, settings: &Settings) -> Result<(), Refused>
         }
     }
     for (gate, on) in settings.member.feature_gates.changed() {
-        if let Some(what) = gate.later {
-            let (setting, instead) = (format!("feature gate {}={on}", gate.name), String::new());
-            later.push(Later { setting, what, instead });
+        match gate.scope {
+            Scope::Effective => {}
+            Scope::NoEffect(reason) => {
+                warn!("feature-gate" = gate.name, reason, "a setting has no effect in etched");
+            }
+            Scope::Later(what) => {
+                let setting = format!("feature gate {}={on}", gate.name);
+                later.push(Later { setting, what, instead: String::new() });
+            }
         }
     }
     if later.is_empty() { Ok(()) } else { Err(Refused::Later(later)) }

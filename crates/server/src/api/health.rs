@@ -1,13 +1,13 @@
-//! `grpc.health.v1.Health`: a server that answers serves.
+//! `grpc.health.v1.Health`: a server that answers serves, but while it is defragmented with the gate
+//! StopGRPCServiceOnDefrag.
 
-use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use super::{Call, Ending, reply};
@@ -50,49 +50,71 @@ struct ListEntry {
 }
 
 const SERVING: i32 = 1;
+const NOT_SERVING: i32 = 2;
 const SERVICE_UNKNOWN: i32 = 3;
 
+fn status_of(serving: bool) -> i32 {
+    if serving { SERVING } else { NOT_SERVING }
+}
+
 pub(super) async fn check(
-    _: Arc<Shared>,
+    shared: Arc<Shared>,
     request: CheckRequest,
     _: Bytes,
 ) -> Result<Framed, Status> {
     if request.service.is_empty() {
-        return reply(&CheckResponse { status: SERVING });
+        return reply(&CheckResponse { status: status_of(*shared.serving.borrow()) });
     }
     Err(Status::not_found("unknown service"))
 }
 
-pub(super) async fn list(_: Arc<Shared>, _: HealthListRequest, _: Bytes) -> Result<Framed, Status> {
-    let whole = CheckResponse { status: SERVING };
+pub(super) async fn list(
+    shared: Arc<Shared>,
+    _: HealthListRequest,
+    _: Bytes,
+) -> Result<Framed, Status> {
+    let whole = CheckResponse { status: status_of(*shared.serving.borrow()) };
     let statuses = vec![ListEntry { service: String::new(), status: Some(whole) }];
     reply(&ListResponse { statuses })
 }
 
-/// Says the state once and then waits with the client: it changes only by the server's end.
+/// Says the state, and says it again when it changes. Who is slow hears of the last change only.
 pub(super) async fn watch(call: Call, request: Request<Incoming>) -> Response<Body> {
     let asked = call.in_time(call.only_message::<CheckRequest>(request)).await;
-    let service = match asked {
-        Ok(request) => request.service,
+    let known = match asked {
+        Ok(request) => request.service.is_empty(),
         Err(status) => return call.finish(Err(status)),
     };
-    let status = if service.is_empty() { SERVING } else { SERVICE_UNKNOWN };
-    let (mut end, ended) = oneshot::channel::<()>();
+    let (said, states) = mpsc::channel(1);
     let Call { shared, stopping, encoding, deadline, ending, .. } = call;
+    let serving = shared.serving.subscribe();
     tokio::task::spawn_local(async move {
         tokio::select! {
-            () = super::stopped(stopping) => drop(end),
-            () = end.closed() => {}
+            () = super::stopped(stopping) => {}
+            () = said.closed() => {}
+            () = say(&said, serving, known) => {}
         }
     });
-    let first = Some(frame(&CheckResponse { status }).into_bytes());
-    grpc::stream(State { shared, first, ended, ending }, encoding, deadline)
+    grpc::stream(State { shared, states, ending }, encoding, deadline)
+}
+
+/// Ends when nobody listens.
+async fn say(said: &mpsc::Sender<i32>, mut serving: watch::Receiver<bool>, known: bool) {
+    loop {
+        let Ok(place) = said.reserve().await else { return };
+        let serving_now = *serving.borrow_and_update();
+        place.send(if known { status_of(serving_now) } else { SERVICE_UNKNOWN });
+        // A service that is unknown stays so.
+        let changed = serving.wait_for(|serving| known && *serving != serving_now);
+        if changed.await.is_err() {
+            return;
+        }
+    }
 }
 
 struct State {
     shared: Arc<Shared>,
-    first: Option<Bytes>,
-    ended: oneshot::Receiver<()>,
+    states: mpsc::Receiver<i32>,
     ending: Ending,
 }
 
@@ -101,12 +123,10 @@ impl Source for State {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Status>>> {
-        if let Some(first) = self.first.take() {
-            self.shared.metrics.sent(Method::HealthWatch, 1, first.len());
-            return Poll::Ready(Some(Ok(first)));
-        }
-        if Pin::new(&mut self.ended).poll(cx).is_pending() {
-            return Poll::Pending;
+        if let Some(status) = ready!(self.states.poll_recv(cx)) {
+            let message = frame(&CheckResponse { status }).into_bytes();
+            self.shared.metrics.sent(Method::HealthWatch, 1, message.len());
+            return Poll::Ready(Some(Ok(message)));
         }
         let status = Status::from(Error::Stopped);
         self.ending.code = status.code();
