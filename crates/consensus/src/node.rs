@@ -244,6 +244,11 @@ impl<D: Disk> Node<D> {
         Ok(self.wal.reserve_next()?)
     }
 
+    /// How long writes and syncs of the log have taken since the last call of this.
+    pub fn take_log_times(&mut self) -> etched_wal::Times {
+        self.wal.take_times()
+    }
+
     /// Bytes written to the log since the start.
     pub fn wal_bytes(&self) -> u64 {
         self.wal.appended_bytes()

@@ -29,6 +29,9 @@ use crate::shared::{Event, Outcome, Shared, Waiter};
 /// them wait for the flusher.
 pub(crate) const MEMORY_TABLE_BYTES_MAX: usize = 64 << 20;
 
+/// A sync of the log that takes longer is logged, as in etcd.
+const SLOW_SYNC: Duration = Duration::from_secs(1);
+
 /// Pause before it is tried again to reserve room for the log.
 const FULL_LOG_PAUSE: Duration = Duration::from_secs(1);
 
@@ -183,11 +186,8 @@ impl<D: Disk> Engine<D> {
     fn turn(&mut self, now: Instant) -> Result<(), Fatal> {
         self.on_time(now);
         self.propose()?;
-        let started = Instant::now();
         let output = self.node.advance()?;
-        if !output.committed.is_empty() {
-            self.shared.metrics.wal_fsync.observe(started.elapsed().as_secs_f64());
-        }
+        self.observe_log();
         if let Some(soft_state) = output.soft_state {
             self.on_soft_state(soft_state);
         }
@@ -195,6 +195,19 @@ impl<D: Disk> Engine<D> {
         self.reserve_log(now);
         self.publish();
         Ok(())
+    }
+
+    fn observe_log(&mut self) {
+        let times = self.node.take_log_times();
+        if !times.write.is_zero() {
+            self.shared.metrics.wal_write.observe(times.write.as_secs_f64());
+        }
+        if !times.sync.is_zero() {
+            self.shared.metrics.wal_fsync.observe(times.sync.as_secs_f64());
+        }
+        if times.sync > SLOW_SYNC {
+            tracing::warn!(took = ?times.sync, "expected-duration" = ?SLOW_SYNC, "slow fdatasync");
+        }
     }
 
     fn propose(&mut self) -> Result<(), Fatal> {

@@ -36,5 +36,5 @@ mod fuzz_tests;
 
 pub use error::{Damage, Error};
 pub use open::{read, valid_snapshots};
-pub use types::{Entry, EntryKind, HardState, SnapshotMark};
+pub use types::{Entry, EntryKind, HardState, SnapshotMark, Times};
 pub use wal::{Contents, Options, Repair, SEGMENT_BYTES, Wal, exists};

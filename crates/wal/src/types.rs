@@ -1,5 +1,7 @@
 //! What a write-ahead log holds, in raft's terms.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use etched_proto::raftpb;
 
@@ -45,6 +47,15 @@ impl HardState {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// How long writes and syncs of the log have taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Times {
+    /// Handing bytes to the system.
+    pub write: Duration,
+    /// Waiting until they are on the disk; zero when nobody waited.
+    pub sync: Duration,
 }
 
 /// A record that says: the state up to `index` is kept elsewhere, reading can start behind it.

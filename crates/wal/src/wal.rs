@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -21,7 +22,7 @@ use crate::disk::{Disk, DiskFile, RealDisk};
 use crate::open::{self, Opened};
 use crate::record::Encoder;
 use crate::segment::Name;
-use crate::{Entry, EntryKind, Error, HardState, SnapshotMark};
+use crate::{Entry, EntryKind, Error, HardState, SnapshotMark, Times};
 
 /// Length a segment is made with, and from which on it is closed: etcd's, not a power of two.
 pub const SEGMENT_BYTES: u64 = 64_000_000;
@@ -113,6 +114,7 @@ pub struct Wal<D: Disk = RealDisk> {
     marks: Vec<u64>,
     last_index: u64,
     appended_bytes: u64,
+    times: Times,
     next: Next<D::File>,
     removal: Removal,
     poisoned: bool,
@@ -156,6 +158,7 @@ impl<D: Disk> Wal<D> {
             durable_commit: 0,
             marks: vec![0],
             last_index: 0,
+            times: Times::default(),
             next: Next::Missing,
             removal: Removal::default(),
             poisoned: false,
@@ -194,6 +197,7 @@ impl<D: Disk> Wal<D> {
             durable_commit: contents.hard_state.commit,
             marks: contents.snapshots.iter().map(|mark| mark.index).collect(),
             last_index,
+            times: Times::default(),
             next: Next::Missing,
             removal: Removal::default(),
             poisoned: false,
@@ -312,6 +316,11 @@ impl<D: Disk> Wal<D> {
         self.next.is_ready()
     }
 
+    /// How long writes and syncs have taken since the last call of this.
+    pub fn take_times(&mut self) -> Times {
+        std::mem::take(&mut self.times)
+    }
+
     /// Bytes of log read at [`Self::open`] plus those appended since; only differences have a
     /// meaning. The measure for "a checkpoint every so many bytes of log".
     #[must_use]
@@ -389,9 +398,11 @@ impl<D: Disk> Wal<D> {
         if self.encoder.buf.is_empty() {
             return Ok(());
         }
+        let started = Instant::now();
         let (path, file) = self.tail();
         let written = file.write_at(self.end, &self.encoder.buf);
         written.map_err(|error| Error::io("write", path, error))?;
+        self.times.write += started.elapsed();
         let bytes = self.encoder.buf.len() as u64;
         self.end += bytes;
         self.appended_bytes += bytes;
@@ -403,8 +414,10 @@ impl<D: Disk> Wal<D> {
     fn write_and_sync(&mut self) -> Result<(), Error> {
         self.write()?;
         if self.options.sync {
+            let started = Instant::now();
             let (path, file) = self.tail();
             file.sync_data().map_err(|error| Error::io("sync", path, error))?;
+            self.times.sync += started.elapsed();
         }
         self.durable_commit = self.state.commit;
         Ok(())

@@ -120,7 +120,8 @@ pub(crate) struct Metrics {
     pub(crate) proposals_failed: IntCounter,
     /// Leaders seen.
     pub(crate) leader_changes: IntCounter,
-    /// Time of one write-ahead log sync.
+    /// Time of one write to the write-ahead log, and of one sync.
+    pub(crate) wal_write: Histogram,
     pub(crate) wal_fsync: Histogram,
     /// Time of one commit of the store.
     pub(crate) backend_commit: Histogram,
@@ -379,6 +380,13 @@ impl Metrics {
                 r,
                 "etcd_server_leader_changes_seen_total",
                 "The number of leader changes seen.",
+            ),
+            wal_write: histogram(
+                r,
+                "etcd_disk_wal_write_duration_seconds",
+                "The latency distributions of WAL writes.",
+                0.001,
+                14,
             ),
             wal_fsync: histogram(
                 r,
