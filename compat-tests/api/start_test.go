@@ -2,9 +2,12 @@ package api
 
 import (
 	"fmt"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -54,7 +57,7 @@ func without(program string) []string {
 }
 
 func TestMemoryIsLockedOrTheStartIsRefused(t *testing.T) {
-	EachAlone(t, func(t *testing.T, kind Kind) string {
+	etcd, etched := EachAlone(t, func(t *testing.T, kind Kind) string {
 		run := Refused(t, kind, without, "--memory-mlock", "--listen-client-urls", "http://<client>", "--advertise-client-urls", "http://<client>",
 			"--listen-peer-urls", "http://<peer>", "--initial-advertise-peer-urls", "http://<peer>", "--initial-cluster", "default=http://<peer>")
 		if !strings.Contains(run.Output, "mlock error: cannot allocate memory") {
@@ -62,4 +65,60 @@ func TestMemoryIsLockedOrTheStartIsRefused(t *testing.T) {
 		}
 		return fmt.Sprint("exit code ", run.Code)
 	})
+	if etcd != etched {
+		t.Errorf("DIFFERENCE\n    etcd   %s\n    etched %s", etcd, etched)
+	}
+}
+
+func TestTheInitDaemonIsToldWhenTheMemberServes(t *testing.T) {
+	etcd, etched := EachAlone(t, func(t *testing.T, kind Kind) string {
+		path := filepath.Join(t.TempDir(), "notify")
+		daemon, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer daemon.Close()
+		server := StartIn(t, kind, []string{"NOTIFY_SOCKET=" + path})
+		_ = daemon.SetReadDeadline(time.Now().Add(Deadline))
+		said := make([]byte, 100)
+		length, err := daemon.Read(said)
+		if err != nil {
+			t.Fatalf("nothing was said: %v\n%s", err, server.Log())
+		}
+		Eventually(t, "the line after it", func() bool {
+			return strings.Contains(server.Log(), "successfully notified init daemon")
+		})
+		server.Stop(t)
+		_ = daemon.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		more, _ := daemon.Read(make([]byte, 100))
+		return fmt.Sprintf("%q, then %d bytes more", said[:length], more)
+	})
+	if etcd != etched {
+		t.Errorf("DIFFERENCE\n    etcd   %s\n    etched %s", etcd, etched)
+	}
+	if !strings.Contains(etcd, "READY=1") {
+		t.Error(etcd)
+	}
+}
+
+func TestANotifySocketThatIsNotThereKeepsNobodyFromServing(t *testing.T) {
+	EachAlone(t, func(t *testing.T, kind Kind) string {
+		server := StartIn(t, kind, []string{"NOTIFY_SOCKET=" + filepath.Join(t.TempDir(), "nobody")})
+		Eventually(t, "the error", func() bool {
+			return strings.Contains(server.Log(), "failed to notify systemd for readiness")
+		})
+		return ""
+	})
+}
+
+// Limits out of the ordinary are no reason not to start, but said.
+func TestLimitsOutOfTheOrdinaryAreWarnedOf(t *testing.T) {
+	OnBoth(t, func(c *Case) {
+		for _, text := range []string{"exceeded recommended request limit", "quota exceeds the maximum value",
+			"use default bcrypt cost instead of the invalid given cost"} {
+			logged(c, text)
+		}
+		c.Put("large", strings.Repeat("v", 11<<20))
+		c.Everything("it is there")
+	}, "--max-request-bytes", "20971520", "--quota-backend-bytes", "99999999999", "--bcrypt-cost", "99")
 }

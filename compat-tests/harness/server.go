@@ -53,6 +53,7 @@ type Server struct {
 	DataDir string
 
 	flags []string
+	env   []string
 	cmd   *exec.Cmd
 	log   *lineLog
 	done  chan struct{}
@@ -76,12 +77,18 @@ func Binary(name string) string {
 // when the test ends. Flags may name what is chosen here: `<client>`, `<peer>` and `<data>`.
 func Start(t testing.TB, kind Kind, flags ...string) *Server {
 	t.Helper()
+	return StartIn(t, kind, nil, flags...)
+}
+
+// StartIn does so with more in the environment, `NAME=value` each.
+func StartIn(t testing.TB, kind Kind, env []string, flags ...string) *Server {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "compat-"+string(kind)+"-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &Server{Kind: kind, DataDir: filepath.Join(dir, "data"), flags: flags}
+	s := &Server{Kind: kind, DataDir: filepath.Join(dir, "data"), flags: flags, env: env}
 	for attempt := 1; ; attempt++ {
 		s.Client, s.Peer = freePorts(t)
 		err = s.run()
@@ -189,6 +196,7 @@ func (s *Server) run() error {
 		"--initial-cluster", name + "=" + AdvertisedPeer,
 	}, s.filled()...)
 	s.cmd = exec.Command(Binary(string(s.Kind)), args...)
+	s.cmd.Env = append(os.Environ(), s.env...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	s.log = &lineLog{ready: make(chan struct{})}
 	reader, writer := io.Pipe()

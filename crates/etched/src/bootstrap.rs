@@ -28,6 +28,8 @@ pub enum BootstrapError {
     DuplicateUrl(InitialCluster),
     /// This member's URLs in the cluster are not those that it advertises.
     Mismatch {
+        /// This member.
+        name: String,
         /// `name=url` of those that are in the cluster only.
         missing: Vec<String>,
         /// URLs that are advertised.
@@ -95,6 +97,7 @@ fn check_advertised(name: &str, initial: &[Url], advertised: &[Url]) -> Result<(
     }
     let only_initial = initial.iter().filter(|url| !advertised.contains(url));
     Err(BootstrapError::Mismatch {
+        name: name.to_owned(),
         missing: only_initial.map(|url| format!("{name}={url}")).collect(),
         advertised: advertised.to_vec(),
         initial: initial.to_vec(),
@@ -131,17 +134,20 @@ impl fmt::Display for BootstrapError {
             Self::DuplicateUrl(cluster) => {
                 write!(out, "initial cluster {cluster} has duplicate url")
             }
-            Self::Mismatch { missing, advertised, initial } if !missing.is_empty() => {
+            Self::Mismatch { missing, advertised, initial, .. } if !missing.is_empty() => {
                 write!(out, "--initial-cluster has {} ", missing.join(","))?;
                 let (shown, wanted) = (join(advertised), join(initial));
                 write!(out, "but missing from --initial-advertise-peer-urls={shown} ")?;
                 write!(out, "(resolved urls: {} != {})", quote(&shown), quote(&wanted))
             }
-            Self::Mismatch { advertised, initial, .. } => {
+            Self::Mismatch { name, advertised, initial, .. } => {
                 let only = advertised.iter().filter(|url| !initial.contains(url)).cloned();
                 let only = join(&only.collect::<Vec<_>>());
                 write!(out, "--initial-advertise-peer-urls has {only} ")?;
-                write!(out, "but missing from --initial-cluster={}", join(initial))
+                // As in etcd, what is shown is what is missing there, not what is there.
+                let wanted = advertised.iter().map(|url| format!("{name}={url}"));
+                let wanted = wanted.collect::<Vec<_>>().join(",");
+                write!(out, "but missing from --initial-cluster={wanted}")
             }
             Self::SeveralMembers(count) => {
                 write!(out, "--initial-cluster names {count} members, but clusters of more ")?;

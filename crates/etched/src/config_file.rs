@@ -41,6 +41,10 @@ pub enum ConfigFileError {
         /// What it holds.
         found: String,
     },
+    /// `feature-gates` names what there is not.
+    Gates(ValueError),
+    /// `initial-cluster-state` is neither `new` nor `existing`.
+    ClusterState(String),
     /// A key holds the right kind of value, but not a good one.
     InvalidValue {
         /// The key, with dots for nesting.
@@ -60,6 +64,10 @@ impl fmt::Display for ConfigFileError {
             }
             Self::InvalidValue { key, reason } => {
                 write!(formatter, "unexpected error setting up {key}: {reason}")
+            }
+            Self::Gates(reason) => write!(formatter, "{reason}"),
+            Self::ClusterState(word) => {
+                write!(formatter, "unexpected clusterState {}", crate::go_values::quote(word))
             }
         }
     }
@@ -151,10 +159,8 @@ fn value_of(flag: &Flag, key: &str, node: &Node) -> Result<Option<Value>, Config
         Kind::Choice(words) => match text(key, node)? {
             "" => return Ok(None),
             word if words.contains(&word) => Value::Text(word.to_owned()),
-            word => {
-                let words = format!("unexpected value {}", crate::go_values::quote(word));
-                return Err(invalid(ValueError(words)));
-            }
+            // The only choice that a file can make.
+            word => return Err(ConfigFileError::ClusterState(word.to_owned())),
         },
         Kind::Bool => match node {
             Node::Bool(value) => Value::Bool(*value),
@@ -177,7 +183,7 @@ fn value_of(flag: &Flag, key: &str, node: &Node) -> Result<Option<Value>, Config
         Kind::Origins => Value::Origins(parse_origins(text(key, node)?).map_err(invalid)?),
         Kind::Gates => {
             let gates = crate::feature_gates::FeatureGates::default();
-            Value::Gates(gates.with(text(key, node)?).map_err(invalid)?)
+            Value::Gates(gates.with(text(key, node)?).map_err(ConfigFileError::Gates)?)
         }
         Kind::TextSet if flag.name == "host-whitelist" => match text(key, node)? {
             "" => return Ok(None),

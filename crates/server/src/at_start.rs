@@ -1,4 +1,5 @@
-//! What `--memory-mlock` and `--bootstrap-defrag-threshold-megabytes` ask for before anything is served.
+//! What is done before anything is served: limits that are out of the ordinary are warned of, `--memory-mlock` and
+//! `--bootstrap-defrag-threshold-megabytes` do what they say.
 
 use etched_storage::Storage;
 use rustix::mm::{MlockAllFlags, mlockall};
@@ -7,6 +8,31 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::StartError;
 use crate::config::Config;
+
+/// Largest request that etcd recommends.
+const REQUEST_BYTES_RECOMMENDED: usize = 10 << 20;
+/// Largest quota that etcd recommends.
+const QUOTA_BYTES_RECOMMENDED: u64 = 8 << 30;
+
+/// Warns where etcd does.
+pub(crate) fn warn_of_limits(config: &Config) {
+    if config.max_request_bytes > REQUEST_BYTES_RECOMMENDED {
+        tracing::warn!(
+            "max-request-bytes" = config.max_request_bytes,
+            "recommended-request-bytes" = REQUEST_BYTES_RECOMMENDED,
+            "exceeded recommended request limit"
+        );
+    }
+    match config.quota_bytes {
+        None => tracing::info!("disabled backend quota"),
+        Some(quota) if quota > QUOTA_BYTES_RECOMMENDED => tracing::warn!(
+            "quota-size-bytes" = quota,
+            "quota-maximum-size-bytes" = QUOTA_BYTES_RECOMMENDED,
+            "quota exceeds the maximum value"
+        ),
+        Some(quota) => tracing::info!("quota-size-bytes" = quota, "enabled backend quota"),
+    }
+}
 
 /// Keeps the memory of the process from being swapped out, each page from its first use on. Pages that are only
 /// reserved, as most of a thread's stack, take no memory for it.

@@ -40,6 +40,7 @@ mod inbox;
 mod lane;
 mod listen;
 mod metrics;
+mod notify;
 mod offline;
 mod quota;
 mod removals;

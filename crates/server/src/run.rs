@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::corruption;
 use crate::lane;
 use crate::listen::{self, Bound, Connections, Endpoint, Service, Socket, Stream};
+use crate::notify;
 use crate::shared::{Event, Shared};
 use crate::takeover::{self, Held};
 use crate::versions;
@@ -62,6 +63,7 @@ pub fn run(config: Config) -> Result<(), String> {
         Signals::new().map_err(|error| format!("cannot listen for signals: {error}"))?
     };
     let handle = start(config).map_err(|error| error.to_string())?;
+    notify::ready();
     let mut failed = handle.failed.clone();
     let end = runtime.block_on(async {
         tokio::select! {
@@ -136,6 +138,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
         let action = action.to_owned();
         move |source| StartError::Io { action, source }
     };
+    at_start::warn_of_limits(&config);
     at_start::lock_memory(&config)?;
     let first = runtime().map_err(io("start a runtime"))?;
     let bound = {

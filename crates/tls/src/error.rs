@@ -46,7 +46,7 @@ pub enum Error {
         known: String,
     },
     /// A file cannot be read or written.
-    #[error("open {}: {source}", path.display())]
+    #[error("open {}: {}", path.display(), reason(source))]
     File {
         /// The file.
         path: PathBuf,
@@ -86,4 +86,13 @@ pub enum Error {
     /// A certificate's names are not those of the address it came from.
     #[error("{0}")]
     Remote(String),
+}
+
+/// What went wrong with a file, in the words of Go: `no such file or directory`.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_ascii_lowercase());
+    first.into_iter().chain(letters).collect()
 }
