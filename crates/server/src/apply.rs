@@ -136,8 +136,14 @@ impl Applier {
         if entry.data.is_empty() {
             return Ok(None);
         }
-        let decoded = request::decode(entry.data.clone())
-            .map_err(|error| Fatal::BadEntry { index: entry.index, reason: error.to_string() })?;
+        let bad = |error: prost::DecodeError| {
+            let reason = error.to_string();
+            Fatal::BadEntry { index: entry.index, reason }
+        };
+        let mut decoded = request::decode(entry.data.clone()).map_err(bad)?;
+        if decoded.unknown == Some(request::OLD_REQUEST) {
+            decoded = crate::old_request::decode(entry.data.clone()).map_err(bad)?;
+        }
         match decoded.unknown {
             Some(field) => Err(Fatal::UnknownRequest { index: entry.index, field }),
             None => Ok(Some(decoded)),

@@ -42,6 +42,7 @@ mod listen;
 mod metrics;
 mod notify;
 mod offline;
+mod old_request;
 mod quota;
 mod removals;
 mod request;

@@ -18,6 +18,10 @@ use prost::encoding::{
 const HEADER: u32 = 100;
 /// Field number of the old id, written by nobody since 3.0 but still read by etcd.
 const OLD_ID: u32 = 1;
+/// Field of a request of the old API; in an entry that is one itself, its method: see `old_request`.
+pub(crate) const OLD_REQUEST: u32 = 2;
+/// The only method there is.
+const OLD_METHOD: &[u8] = b"PUT";
 /// Requests that change nothing replicated and are not applied here: Range, DowngradeVersionTest.
 const WITHOUT_EFFECT: [u32; 2] = [3, 9900];
 
@@ -237,6 +241,13 @@ pub(crate) fn decode(mut data: Bytes) -> Result<Decoded, prost::DecodeError> {
             (OLD_ID, WireType::Varint) => old_id = decode_varint(&mut data)?,
             // One that comes twice is merged, as protobuf has it.
             (HEADER, WireType::LengthDelimited) => header.merge(take_body(&mut data)?)?,
+            (OLD_REQUEST, WireType::LengthDelimited) => {
+                unknown = Some(tag);
+                // The rest is no request of today's.
+                if take_body(&mut data)? == OLD_METHOD {
+                    break;
+                }
+            }
             (_, WireType::LengthDelimited) => match Request::decode(tag, take_body(&mut data)?)? {
                 None if WITHOUT_EFFECT.contains(&tag) => {}
                 None => unknown = Some(tag),
@@ -250,7 +261,7 @@ pub(crate) fn decode(mut data: Bytes) -> Result<Decoded, prost::DecodeError> {
     Ok(Decoded { id, caller, request, unknown })
 }
 
-fn take_body(data: &mut Bytes) -> Result<Bytes, prost::DecodeError> {
+pub(crate) fn take_body(data: &mut Bytes) -> Result<Bytes, prost::DecodeError> {
     // decode_varint's errors are the only ones that can be made outside of prost.
     let length = decode_varint(data)?;
     if length > data.len() as u64 {
