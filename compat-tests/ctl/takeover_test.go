@@ -261,6 +261,23 @@ func leftAlone(t *testing.T, data string, words ...string) {
 	}
 }
 
+// checked expects these words of a look at the directory, and the same files after it.
+func checked(t *testing.T, data string, words ...string) {
+	t.Helper()
+	before := contents(t, data)
+	output, _ := exec.CommandContext(t.Context(), harness.Binary("etchedutl"), "migrate", "--check", "--data-dir", data).CombinedOutput()
+	for _, word := range words {
+		if !strings.Contains(string(output), word) {
+			t.Errorf("%q is not in %s", word, output)
+		}
+	}
+	for path, content := range contents(t, data) {
+		if before[path] != content {
+			t.Errorf("%s was changed", path)
+		}
+	}
+}
+
 func TestADirectoryOfEtcdThatCannotBeTakenOverIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	if harness.Binary("etched") == harness.Binary("etcd") {
@@ -301,6 +318,8 @@ func TestADirectoryOfEtcdThatCannotBeTakenOverIsLeftAlone(t *testing.T) {
 	if err := os.WriteFile(database, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	checked(t, source.Server.DataDir, "storage version 3.7", "keep the database as db.etcd-3.7")
+	checked(t, cluster, "of a cluster of several members")
 	// And then it is taken over, and etcd leaves it alone.
 	served := harness.Start(t, harness.Etched, "--data-dir", source.Server.DataDir)
 	answer, err := pb.NewKVClient(served.Dial(t)).Range(c.Context(), &pb.RangeRequest{Key: []byte("a")})

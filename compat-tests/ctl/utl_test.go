@@ -160,7 +160,7 @@ func TestTheToolSaysWhatEtcdutlSays(t *testing.T) {
 		c.utl("restore without hash, unchecked", "snapshot", "restore", files["without hash"], "--skip-hash-check",
 			"--data-dir", filepath.Join(c.TempDir(), "data"))
 		for _, line := range []string{
-			"version", "nope", "snapshot --help", "snapshot status", "snapshot status --help", "snapshot status a b",
+			"version", "nope", "completion", "completion nope", "completion bash zsh", "completion --help", "snapshot --help", "snapshot status", "snapshot status --help", "snapshot status a b",
 			"snapshot status --nope", "snapshot status -w", "snapshot restore", "snapshot restore x --bump-revision 5",
 			"snapshot restore x --mark-compacted", "snapshot restore x --bump-revision -1 --mark-compacted",
 			"snapshot restore x --name other", "snapshot restore x --initial-cluster default=http://127.0.0.1:1",

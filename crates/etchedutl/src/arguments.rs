@@ -43,6 +43,8 @@ pub(crate) enum ArgumentError {
     Syntax(String),
     #[error("accepts {wanted} arg(s), received {given}")]
     Count { wanted: usize, given: usize },
+    #[error("invalid argument {word:?} for {who:?}")]
+    Word { word: String, who: String },
     #[error("required flag(s) {0:?} not set")]
     Required(&'static str),
 }

@@ -6,54 +6,77 @@ use etched::go_values::io_reason;
 use etched_bolt::{Database, snapshot};
 
 use crate::Failure;
-use crate::arguments::{Flag, Given, Kind};
+use crate::arguments::{Flag, Given};
+use crate::completion::SHELLS;
 use crate::output::Format;
-use crate::usage::{Command, GLOBAL, TOOL, WRITE_OUT};
-use crate::{offline, restore};
+use crate::usage::{Command, GLOBAL, HELP_FLAG, TOOL, WRITE_OUT};
+use crate::{completion, migrate, offline, restore};
 
 const STATUS: Command = Command {
     call: "status <filename>",
     about: "Gets backend snapshot status of a given file",
     flags: &[],
     below: &[],
+    one_of: &[],
 };
 const RESTORE: Command = Command {
     call: "restore <filename> --data-dir {output dir} [options]",
     about: "Restores an etcd member snapshot to an etched directory",
     flags: &restore::FLAGS,
     below: &[],
+    one_of: &[],
 };
 const SNAPSHOT: Command = Command {
     call: "snapshot <subcommand>",
     about: "Manages etcd node snapshots",
     flags: &[],
     below: &[RESTORE, STATUS],
+    one_of: &[],
 };
 const HASH_KV: Command = Command {
     call: "hashkv <filename>",
     about: "Prints the KV history hash of a given file",
     flags: &offline::HASH_KV_FLAGS,
     below: &[],
+    one_of: &[],
 };
 const DEFRAG: Command = Command {
     call: "defrag",
     about: "Defragments the storage of the etched",
     flags: &offline::DEFRAG_FLAGS,
     below: &[],
+    one_of: &[],
 };
-const VERSION: Command =
-    Command { call: "version", about: "Prints the version of etchedutl", flags: &[], below: &[] };
+const VERSION: Command = Command {
+    call: "version",
+    about: "Prints the version of etchedutl",
+    flags: &[],
+    below: &[],
+    one_of: &[],
+};
 const HELP: Command =
-    Command { call: "help", about: "Help about any command", flags: &[], below: &[] };
+    Command { call: "help", about: "Help about any command", flags: &[], below: &[], one_of: &[] };
+const COMPLETION: Command = Command {
+    call: "completion [bash|zsh|fish|powershell]",
+    about: "Generate completion script",
+    flags: &[],
+    below: &[],
+    one_of: &SHELLS,
+};
+const MIGRATE: Command = Command {
+    call: "migrate",
+    about: "Says whether etched can take over an etcd data dir",
+    flags: &migrate::FLAGS,
+    below: &[],
+    one_of: &[],
+};
 const ROOT: Command = Command {
     call: TOOL,
     about: "",
     flags: &[],
-    below: &[DEFRAG, HASH_KV, HELP, SNAPSHOT, VERSION],
+    below: &[COMPLETION, DEFRAG, HASH_KV, HELP, MIGRATE, SNAPSHOT, VERSION],
+    one_of: &[],
 };
-
-/// What etcdutl has and this version has not.
-const LATER: [&str; 2] = ["completion", "migrate"];
 
 /// Runs the command of these arguments; what it prints.
 ///
@@ -61,9 +84,12 @@ const LATER: [&str; 2] = ["completion", "migrate"];
 /// [`Failure`].
 pub(crate) fn run(arguments: &[String]) -> Result<String, Failure> {
     let (command, path, rest) = find(arguments)?;
+    if command.name() == MIGRATE.name() && !migrate::is_there(&rest) {
+        return Err(migrate::refusal());
+    }
     let usage = command.usage(&path);
     let mut flags: Vec<Flag> = command.flags.iter().chain(&GLOBAL).copied().collect();
-    flags.push(Flag { name: "help", short: Some('h'), kind: Kind::Switch, default: "", help: "" });
+    flags.push(HELP_FLAG);
     let given = match Given::parse(&rest, &flags) {
         Ok(given) => given,
         Err(error) => return Err(Failure::Arguments { error, usage }),
@@ -76,6 +102,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<String, Failure> {
         "restore" => restore::run(&given),
         "hashkv" => offline::hash_kv(&given, usage),
         "defrag" => offline::defragment(&given, usage),
+        "completion" => completion::run(&given, usage, &ROOT),
+        "migrate" => migrate::run(&given, usage),
         "version" => Ok(version()),
         "help" => help(&given.words),
         _ => Ok(usage),
@@ -92,9 +120,6 @@ fn find(arguments: &[String]) -> Result<(&'static Command, String, Vec<String>),
             // Like etcdutl, only the tool itself minds a word that is no command.
             if !path.is_empty() {
                 break;
-            }
-            if let Some(name) = LATER.into_iter().find(|name| *name == rest[place]) {
-                return Err(Failure::Later(name));
             }
             let name = format!("{:?}", rest[place]);
             return Err(Failure::Command { name, who: TOOL.to_owned() });
@@ -179,6 +204,19 @@ mod tests {
         for (line, code, text) in [
             ("nope", 1, "Error: unknown command \"nope\" for \"etchedutl\"\n"),
             ("migrate", 4, "Error: etchedutl: command migrate is not part of this version"),
+            ("migrate --data-dir x --target-version 3.6", 4, "Error: etchedutl: command migrate"),
+            ("migrate --check", 1, "Error: required flag(s) \"data-dir\" not set\n"),
+            ("migrate --check --data-dir /nope", 1, "Error: stat /nope/member/snap/db: no such"),
+            (
+                "completion",
+                1,
+                "Error: accepts 1 arg(s), received 0\nUsage:\n  etchedutl completion [bash",
+            ),
+            (
+                "completion nope",
+                1,
+                "Error: invalid argument \"nope\" for \"etchedutl completion\"\n",
+            ),
             ("snapshot status", 128, "Error: snapshot status requires exactly one argument\n"),
             ("snapshot status /nope/x", 1, "Error: stat /nope/x: no such file or directory\n"),
             ("snapshot status . -w nope", 4, "Error: unsupported output format\n"),

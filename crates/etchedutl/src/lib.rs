@@ -3,7 +3,9 @@
 //! ```text
 //! arguments ──> arguments ──> commands ──> status ──> output
 //!                    │                ├──> restore
-//!                    │                └──> offline (hashkv, defrag)
+//!                    │                ├──> offline (hashkv, defrag)
+//!                    │                ├──> migrate (its check)
+//!                    │                └──> completion
 //!                    └──> usage
 //! ```
 //! Commands, flags, texts and exit codes are etcdutl's (3.7.1), so that scripts work as they are. What is not there
@@ -11,8 +13,11 @@
 
 mod arguments;
 mod commands;
+mod completion;
+mod migrate;
 mod offline;
 mod output;
+mod progress;
 mod restore;
 mod usage;
 
@@ -48,9 +53,11 @@ pub(crate) enum Failure {
         "Error: unknown command {name} for \"{who}\"\nRun '{who} --help' for usage.\nError: unknown command {name} for \"{who}\"\n"
     )]
     Command { name: String, who: String },
-    /// etcdutl has the command, this version not.
-    #[error("Error: etchedutl: command {0} is not part of this version of etched yet\n")]
-    Later(&'static str),
+    /// etcdutl has the command, this version only a part of it.
+    #[error(
+        "Error: etchedutl: command {command} is not part of this version of etched yet; {command} {there} is\n"
+    )]
+    Later { command: &'static str, there: &'static str },
     /// Arguments that parse and make no sense.
     #[error("Error: {0}\n")]
     BadArguments(String),
@@ -67,7 +74,7 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Arguments { .. } | Self::Command { .. } | Self::Failed(_) => 1,
-            Self::Format(_) | Self::Later(_) => 4,
+            Self::Format(_) | Self::Later { .. } => 4,
             Self::BadArguments(_) => 128,
         }
     }

@@ -9,6 +9,7 @@ use etched_server::{Offline, StartError, store_file};
 use crate::Failure;
 use crate::arguments::{ArgumentError, Flag, Given, Kind};
 use crate::output::Format;
+use crate::progress::shown;
 use crate::usage::{TIMEOUT, WRITE_OUT};
 
 const REVISION: Flag = Flag {
@@ -42,7 +43,7 @@ pub(crate) fn hash_kv(given: &Given, usage: String) -> Result<String, Failure> {
     let format = Format::of(given.text(&WRITE_OUT))?;
     exists(Path::new(file)).map_err(Failure::Failed)?;
     let revision = given.text(&REVISION).parse().unwrap_or_default();
-    let hash = offline(given).hash_kv(Path::new(file), revision);
+    let hash = shown(|how_far| offline(given).hash_kv(Path::new(file), revision, how_far));
     hash.map(|hash| format.hash(&hash)).map_err(|error| Failure::Failed(words(&error)))
 }
 
@@ -57,7 +58,8 @@ pub(crate) fn defragment(given: &Given, usage: String) -> Result<String, Failure
         return Err(Failure::Arguments { error, usage });
     }
     let done = exists(&store_file(Path::new(data_dir))).and_then(|()| {
-        offline(given).defragment(Path::new(data_dir)).map_err(|error| words(&error))
+        let done = shown(|how_far| offline(given).defragment(Path::new(data_dir), how_far));
+        done.map_err(|error| words(&error))
     });
     done.map(|()| String::new()).map_err(|reason| {
         Failure::Failed(format!("Failed to defragment etcd data[{data_dir}] ({reason})"))

@@ -5,6 +5,9 @@ use etched_server::KvHash;
 
 use crate::Failure;
 
+/// Names of the formats that print something.
+pub(crate) const FORMATS: [&str; 4] = ["simple", "json", "fields", "table"];
+
 /// The formats of `--write-out`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {

@@ -1,6 +1,5 @@
 //! `etchedutl snapshot restore`.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use etched::bootstrap::{BootstrapError, InitialCluster};
@@ -10,6 +9,7 @@ use etched_server::{Restore, RestoreError};
 
 use crate::Failure;
 use crate::arguments::{Flag, Given, Kind};
+use crate::progress::shown;
 
 const fn flag(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Flag {
     Flag { name, short: None, kind, default, help }
@@ -91,9 +91,8 @@ pub(crate) fn run(given: &Given) -> Result<String, Failure> {
     }
     let plan = plan(given, Path::new(snapshot), bump)?;
     log("restoring snapshot", &plan);
-    let mut progress = Progress::default();
-    let restored = etched_server::restore(&plan, &mut |done, total| progress.show(done, total));
-    progress.end();
+    let restored =
+        shown(|how_far| etched_server::restore(&plan, &mut |done, total| how_far.set(done, total)));
     restored.map_err(|error| Failure::Failed(words(&error)))?;
     log("restored snapshot", &plan);
     Ok(String::new())
@@ -165,27 +164,4 @@ fn log(message: &str, plan: &Restore) {
         format!("{name:?}: {}", serde_json::Value::from(path.to_string_lossy()))
     });
     eprintln!("info\t{message}\t{{{}}}", fields.join(", "));
-}
-
-/// How far it is, on a terminal only.
-#[derive(Default)]
-struct Progress {
-    percent: Option<u64>,
-}
-
-impl Progress {
-    fn show(&mut self, done: u64, total: u64) {
-        let percent = done.saturating_mul(100) / total.max(1);
-        if self.percent == Some(percent) || !std::io::stderr().is_terminal() {
-            return;
-        }
-        self.percent = Some(percent);
-        eprint!("\r{percent:3} % of {total} bytes");
-    }
-
-    fn end(&self) {
-        if self.percent.is_some() {
-            eprintln!();
-        }
-    }
 }

@@ -10,6 +10,8 @@ pub(crate) struct Command {
     pub(crate) about: &'static str,
     pub(crate) flags: &'static [Flag],
     pub(crate) below: &'static [Self],
+    /// Words of which it takes one.
+    pub(crate) one_of: &'static [&'static str],
 }
 
 /// Name of the tool, where etcdutl says its own.
@@ -31,6 +33,14 @@ pub(crate) const TIMEOUT: Flag = Flag {
     default: "10s",
     help: "time to wait to obtain a file lock on db file, 0 to block indefinitely",
 };
+/// Shows how a command is called.
+pub(crate) const HELP_FLAG: Flag = Flag {
+    name: "help",
+    short: Some('h'),
+    kind: Kind::Switch,
+    default: "",
+    help: "show how it is called",
+};
 /// Flags of every command.
 pub(crate) const GLOBAL: [Flag; 2] = [TIMEOUT, WRITE_OUT];
 
@@ -46,7 +56,8 @@ impl Command {
         let name = self.name();
         let mut text = String::from("Usage:\n");
         if self.below.is_empty() {
-            text += &format!("  {below}{} [flags]\n", self.call);
+            let flags = if self.one_of.is_empty() { " [flags]" } else { "" };
+            text += &format!("  {below}{}{flags}\n", self.call);
         } else {
             text += &format!("  {below}{name} [command]\n\nAvailable Commands:\n");
             for command in self.below {

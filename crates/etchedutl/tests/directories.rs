@@ -94,6 +94,39 @@ fn a_restore_that_fails_leaves_nothing_and_the_next_one_works() {
     assert_eq!(said(&folder, "hashkv data/member/snap/db"), HASH);
 }
 
+/// Prints what a command shows on a terminal; needs `script`, of util-linux.
+fn on_terminal(folder: &Path, line: &str) -> Option<String> {
+    let tool = env!("CARGO_BIN_EXE_etchedutl");
+    let mut command = Command::new("script");
+    command.current_dir(folder).args(["-qfec", &format!("{tool} {line}"), "/dev/null"]);
+    let output = command.stdin(std::process::Stdio::null()).output().ok()?;
+    assert!(output.status.success(), "{line}: {output:?}");
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn long_work_shows_a_bar_on_a_terminal_and_nowhere_else() {
+    let (_kept, folder) = folder_with("snapshot", SNAPSHOT);
+    let restored = run(&folder, "snapshot restore snapshot --data-dir data");
+    assert!(restored.status.success());
+    for line in [
+        "snapshot restore snapshot --data-dir again",
+        "hashkv data/member/snap/db",
+        "defrag --data-dir data",
+    ] {
+        if let Some(shown) = on_terminal(&folder, line) {
+            assert!(shown.contains("%, 0 s") || shown.contains("%, 1 s"), "{line}: {shown}");
+        }
+    }
+    for output in [
+        restored,
+        run(&folder, "hashkv data/member/snap/db"),
+        run(&folder, "defrag --data-dir data"),
+    ] {
+        assert!(!String::from_utf8_lossy(&output.stderr).contains('%'));
+    }
+}
+
 #[test]
 fn what_is_no_store_of_ours_is_named() {
     let (_kept, folder) = folder_with("snapshot", SNAPSHOT);

@@ -34,6 +34,7 @@ mod gateway;
 mod gather;
 mod grpc;
 mod hash;
+mod how_far;
 mod http;
 mod id;
 mod inbox;
@@ -66,6 +67,7 @@ pub use config::{
 pub use etched_mvcc::KvHash;
 pub use etched_tls::{TlsInfo, Version as TlsVersion};
 pub use filling::FillError;
+pub use how_far::HowFar;
 pub use offline::{Offline, store_file};
 pub use restore::{Restore, RestoreError, restore};
 pub use run::{Handle, report_damage_on_panic, run, start};

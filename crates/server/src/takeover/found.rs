@@ -50,6 +50,12 @@ pub struct Found {
 }
 
 impl Found {
+    /// Name that the database is kept under, unless another one has it already.
+    pub fn kept_name(&self) -> String {
+        let version = self.version.as_ref().map(|version| format!("-{version}"));
+        format!("db.etcd{}", version.unwrap_or_default())
+    }
+
     pub(crate) const fn applied(&self) -> Applied {
         Applied { index: self.index, term: self.term }
     }

@@ -331,8 +331,7 @@ impl<D: Disk> Step<'_, D> {
     /// Gives etcd's database a name that says what it is, beside the one it has.
     fn keep(&self, found: &Found) -> Result<PathBuf, Reason> {
         let store = &self.paths.store;
-        let version = found.version.as_ref().map(|version| format!("-{version}"));
-        let name = format!("db.etcd{}", version.unwrap_or_default());
+        let name = found.kept_name();
         for number in 1..=KEPT_MAX {
             let suffix = if number == 1 { String::new() } else { format!("-{number}") };
             let path = self.beside(&format!("{name}{suffix}"));
