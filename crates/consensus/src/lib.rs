@@ -17,12 +17,10 @@
 mod convert;
 mod log;
 mod logger;
-mod members;
 mod node;
 
 pub use convert::{ConfChange, ConfChangeKind};
 pub use etched_wal::{Entry, EntryKind};
-pub use members::conf_state_after;
 pub use node::{Config, Node, Output, Role, SoftState, Start};
 
 /// Why the node cannot go on.

@@ -257,9 +257,12 @@ impl<D: Disk> Node<D> {
     /// Whether this member leads and is the only voter, with an entry of its own term committed: then
     /// nobody else can have acknowledged anything, and what is applied here is all there is.
     pub fn sole_leader(&self) -> bool {
+        self.is_leader() && self.alone() && self.raw.raft.commit_to_current_term()
+    }
+
+    /// Whether this member leads, as far as it knows.
+    pub fn is_leader(&self) -> bool {
         self.raw.raft.state == StateRole::Leader
-            && self.alone()
-            && self.raw.raft.commit_to_current_term()
     }
 
     fn alone(&self) -> bool {

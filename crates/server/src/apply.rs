@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use etched_auth::Caller;
-use etched_consensus::{ConfChange, ConfChangeKind, Entry};
+use etched_consensus::{ConfChange, Entry};
 use etched_lease::Lessor;
 use etched_mvcc::{Answer as Want, HashJob, Leases, Revision, Store};
 use etched_proto::etcdserverpb as pb;
@@ -18,8 +18,8 @@ use etched_proto::raw::TxnReply;
 use etched_storage::{Applied, Commit, Table};
 
 use crate::auth;
-use crate::cluster::Member;
 use crate::error::Error;
+use crate::membership::{Change, Invalid};
 use crate::metrics::Operation;
 use crate::request::{self, AuthRequest, Request};
 use crate::shared::{Answer, Outcome, Shared, Waiter};
@@ -334,12 +334,8 @@ impl Applier {
         Answer::Alarms(alarms)
     }
 
-    /// etcd panics too where the server is older than what it is to be part of.
     fn set_cluster_version(&mut self, text: String) -> Result<Answer, Failure> {
-        let Some(version) = Version::parse(&text) else {
-            return Err(Failure::Fatal(format!("cluster version {text:?} is none")));
-        };
-        versions::part_of(version).map_err(|error| Failure::Fatal(error.to_string()))?;
+        let version = versions::accept(&text).map_err(Failure::Fatal)?;
         let before = Version::parse(&self.shared.cluster.read().version).map(Version::short);
         let now = version.short();
         match &before {
@@ -359,28 +355,25 @@ impl Applier {
         Answer::Done
     }
 
+    /// What a membership change does at this point of the log.
+    ///
+    /// # Errors
+    /// [`Invalid`].
+    pub(crate) fn validate(&self, change: &ConfChange) -> Result<Change, Invalid> {
+        self.shared.cluster.read().validate(change)
+    }
+
     /// Applies the member's side of a membership change; raft has taken it already.
-    pub(crate) fn apply_conf_change(&mut self, change: &ConfChange, conf_state: ConfState) {
-        let member: Option<ConfContext> = serde_json::from_slice(&change.context).ok();
-        let rows = {
-            let mut cluster = self.shared.cluster.write();
-            match (change.kind, member) {
-                (ConfChangeKind::RemoveNode, _) => cluster.remove(change.node_id),
-                (ConfChangeKind::UpdateNode, Some(context)) => {
-                    cluster.update_peer_urls(change.node_id, context.member.peer_urls)
-                }
-                (_, Some(context)) if context.is_promote => cluster.promote(change.node_id),
-                (_, Some(context)) => cluster.add(context.member),
-                (_, None) => Vec::new(),
-            }
+    pub(crate) fn change_members(&mut self, change: Change, conf_state: ConfState) {
+        let (id, message) = match &change {
+            Change::Add(member) => (member.id, "added member"),
+            Change::Promote(id) => (*id, "promote member"),
+            Change::Remove(id) => (*id, "removed member"),
+            Change::PeerUrls(id, _) => (*id, "updated member"),
         };
-        let own = self.shared.member_id;
-        tracing::info!(
-            "local-member-id" = %format!("{own:x}"),
-            "added-peer-id" = %format!("{:x}", change.node_id),
-            "added member"
-        );
-        self.step.rows.extend(rows);
+        let (own, id) = (format!("{:x}", self.shared.member_id), format!("{id:x}"));
+        tracing::info!("local-member-id" = own, "peer-id" = id, "{message}");
+        self.change_cluster(|cluster| cluster.change_members(change));
         self.step.conf_state = Some(conf_state);
     }
 
@@ -490,15 +483,6 @@ fn operation(request: &Request) -> Operation {
         }
     };
     Operation::Usual(place)
-}
-
-/// The JSON beside a membership change.
-#[derive(serde::Deserialize)]
-struct ConfContext {
-    #[serde(flatten)]
-    member: Member,
-    #[serde(rename = "isPromote", default)]
-    is_promote: bool,
 }
 
 enum Done {

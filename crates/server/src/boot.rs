@@ -7,9 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use etched_bolt::etcd;
-use etched_consensus::{
-    ConfChange, ConfChangeKind, Config as RaftConfig, Node, Start, conf_state_after,
-};
+use etched_consensus::{ConfChange, ConfChangeKind, Config as RaftConfig, Node, Start};
 use etched_lease::Lessor;
 use etched_mvcc::watch::{CatchUp, Hub};
 use etched_mvcc::{Attachment, CompactState, Revision, Store};
@@ -23,7 +21,7 @@ use prost::Message;
 
 use crate::StartError;
 use crate::apply::Applier;
-use crate::auth::Auth;
+use crate::auth::{Auth, Tokens};
 use crate::cluster::{Cluster, Member};
 use crate::config::Config;
 use crate::engine::Engine;
@@ -31,6 +29,7 @@ use crate::flush::Flusher;
 use crate::id::{self, IdGenerator};
 use crate::inbox::Inbox;
 use crate::lane::Lane;
+use crate::membership;
 use crate::metrics::{About, Metrics};
 use crate::shared::{Progress, Shared};
 use crate::versions::{self, Version};
@@ -82,6 +81,7 @@ pub(crate) fn boot<D: Disk>(
     config: Config,
     disk: D,
     storage: (Storage, Boot),
+    tokens: Tokens,
     lanes: usize,
 ) -> Result<Booted<D>, StartError> {
     let paths = Paths::of(&config);
@@ -96,6 +96,7 @@ pub(crate) fn boot<D: Disk>(
     // The log's error first: it says more of what happened to the folder.
     let log = log?;
     let Opened { store, attachments, unswept, cluster, version, mut lessor, mut users } = opened?;
+    refuse_others(&log, cluster.clone())?;
     let first_rows = users.begin();
     for attachment in attachments {
         // A record may name a lease that is gone: then it hangs on none.
@@ -110,7 +111,7 @@ pub(crate) fn boot<D: Disk>(
         reader,
         hub: Arc::new(hub),
         lessor: Mutex::new(lessor),
-        auth: Auth::new(&config.auth, users)?,
+        auth: Auth::new(tokens, &config.auth, users),
         cluster: RwLock::new(cluster),
         storage,
         flush: crate::flush::FlushQueue::new(config.commit_bytes),
@@ -272,8 +273,6 @@ fn reopen_log<D: Disk>(
         // Nothing is in the store yet: the member is the one of the log's first entry.
         None => ConfState { voters: vec![member_id], ..ConfState::default() },
     };
-    let behind = contents.entries.iter().filter(|entry| entry.index > found.applied.index);
-    refuse_others(member_id, &conf_state_after(&conf_state, behind)?)?;
     let start = Start {
         hard_state: contents.hard_state,
         mark: (mark.index, mark.term),
@@ -285,10 +284,11 @@ fn reopen_log<D: Disk>(
 }
 
 /// Without peers a member of a cluster would wait for its leader for ever.
-fn refuse_others(own: u64, members: &ConfState) -> Result<(), StartError> {
-    let members = members.voters.iter().chain(&members.learners);
-    let others: Vec<String> =
-        members.filter(|id| **id != own).map(|id| format!("{id:x}")).collect();
+fn refuse_others<D: Disk>(log: &OpenLog<D>, mut cluster: Cluster) -> Result<(), StartError> {
+    let Start { entries, applied, .. } = &log.start;
+    membership::follow(&mut cluster, entries.iter().filter(|entry| entry.index > *applied))?;
+    let others = cluster.members.keys().filter(|id| **id != log.member_id);
+    let others: Vec<String> = others.map(|id| format!("{id:x}")).collect();
     if others.is_empty() {
         return Ok(());
     }
@@ -357,7 +357,8 @@ impl Opened {
         let compact = compact_state(storage)?;
         let unswept = compact.scheduled.filter(|floor| Some(*floor) != compact.finished);
         let (store, attachments) = Store::open(Arc::clone(storage) as _, compact)?;
-        let (cluster, users) = (Cluster::restore(rows)?, Auth::restore_store(rows)?);
+        let cluster = Cluster::restore(|table| rows(table).map_err(StartError::from))?;
+        let users = Auth::restore_store(rows)?;
         let version = check_version(&cluster)?;
         let lessor = restore_lessor(config, storage)?;
         Ok(Self { store, attachments, unswept, cluster, version, lessor, users })
@@ -378,9 +379,17 @@ fn restore_lessor(config: &Config, storage: &Storage) -> Result<Lessor, StartErr
 }
 
 pub(crate) fn compact_state(storage: &Storage) -> Result<CompactState, StartError> {
+    compact_rows(&storage.rows(Table::Meta)?)
+}
+
+/// What the rows of the table `meta` say of compactions.
+///
+/// # Errors
+/// [`StartError::BadMetaRow`].
+pub(crate) fn compact_rows(rows: &[(Bytes, Bytes)]) -> Result<CompactState, StartError> {
     let mut state = CompactState::default();
-    for (key, value) in storage.rows(Table::Meta)? {
-        let revision = || revision_of(&key, &value);
+    for (key, value) in rows {
+        let revision = || revision_of(key, value);
         match key.as_ref() {
             b"scheduledCompactRev" => state.scheduled = Some(revision()?),
             b"finishedCompactRev" => state.finished = Some(revision()?),

@@ -5,10 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use etched_consensus::ConfChange;
 use etched_proto::etcdserverpb as pb;
 use etched_storage::Table;
 use prost::Message;
 use serde::{Deserialize, Serialize};
+
+use crate::membership::{self, Change, Invalid};
+use crate::versions::Version;
 
 /// A row to write or, with None, to delete.
 pub(crate) type Row = (Table, Bytes, Option<Bytes>);
@@ -16,6 +20,7 @@ pub(crate) type Row = (Table, Bytes, Option<Bytes>);
 /// A member as etcd writes it in JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Member {
+    #[serde(default)]
     pub(crate) id: u64,
     #[serde(rename = "peerURLs", default, deserialize_with = "nullable")]
     pub(crate) peer_urls: Vec<String>,
@@ -93,29 +98,35 @@ pub(crate) struct BadRow {
 }
 
 impl Cluster {
-    /// Reads the state back.
-    pub(crate) fn restore(
-        rows: impl Fn(Table) -> Result<Vec<(Bytes, Bytes)>, etched_storage::Error>,
-    ) -> Result<Self, crate::StartError> {
+    /// Reads the state back, from a store of ours or a database of etcd's.
+    ///
+    /// # Errors
+    /// [`BadRow`], for what stops an etcd too; and whatever reading the rows gives.
+    pub(crate) fn restore<E: From<BadRow>>(
+        rows: impl Fn(Table) -> Result<Vec<(Bytes, Bytes)>, E>,
+    ) -> Result<Self, E> {
         let mut cluster = Self::default();
-        for (_, value) in rows(Table::Members)? {
+        for (key, value) in rows(Table::Members)? {
             let member: Member =
                 serde_json::from_slice(&value).map_err(|error| bad_row(Table::Members, error))?;
+            if hex_id(Table::Members, &key)? != member.id {
+                let reason = format!("its key and the id in it differ: {:x}", member.id);
+                return Err(bad_row(Table::Members, reason).into());
+            }
             cluster.members.insert(member.id, member);
         }
         for (key, _) in rows(Table::MembersRemoved)? {
-            let text = String::from_utf8_lossy(&key).into_owned();
-            let id = u64::from_str_radix(&text, 16)
-                .map_err(|error| bad_row(Table::MembersRemoved, error))?;
-            cluster.removed.insert(id);
+            cluster.removed.insert(hex_id(Table::MembersRemoved, &key)?);
         }
         for (key, value) in rows(Table::Cluster)? {
             if key == "clusterVersion" {
-                cluster.version = String::from_utf8_lossy(&value).into_owned();
+                cluster.version = version(&value)?;
             } else if key == "downgrade" {
                 let row: DowngradeRow = serde_json::from_slice(&value)
                     .map_err(|error| bad_row(Table::Cluster, error))?;
-                cluster.downgrade = row.enabled.then_some(row.target_version);
+                if row.enabled {
+                    cluster.downgrade = Some(version(row.target_version.as_bytes())?);
+                }
             }
         }
         for (key, _) in rows(Table::Alarm)? {
@@ -126,19 +137,37 @@ impl Cluster {
         Ok(cluster)
     }
 
-    pub(crate) fn add(&mut self, member: Member) -> Vec<Row> {
+    /// What a membership change does here, see [`membership::validate`].
+    ///
+    /// # Errors
+    /// [`Invalid`].
+    pub(crate) fn validate(&self, change: &ConfChange) -> Result<Change, Invalid> {
+        membership::validate(change, &self.members, &self.removed)
+    }
+
+    /// Does what [`Self::validate`] found.
+    pub(crate) fn change_members(&mut self, change: Change) -> Vec<Row> {
+        match change {
+            Change::Add(member) => self.add(member),
+            Change::Promote(id) => self.promote(id),
+            Change::Remove(id) => self.remove(id),
+            Change::PeerUrls(id, peer_urls) => self.update_peer_urls(id, peer_urls),
+        }
+    }
+
+    fn add(&mut self, member: Member) -> Vec<Row> {
         let row = member.row();
         self.members.insert(member.id, member);
         vec![row]
     }
 
-    pub(crate) fn update_peer_urls(&mut self, id: u64, peer_urls: Vec<String>) -> Vec<Row> {
+    fn update_peer_urls(&mut self, id: u64, peer_urls: Vec<String>) -> Vec<Row> {
         let Some(member) = self.members.get_mut(&id) else { return Vec::new() };
         member.peer_urls = peer_urls;
         vec![member.row()]
     }
 
-    pub(crate) fn remove(&mut self, id: u64) -> Vec<Row> {
+    fn remove(&mut self, id: u64) -> Vec<Row> {
         self.members.remove(&id);
         self.removed.insert(id);
         vec![
@@ -180,7 +209,7 @@ impl Cluster {
     }
 
     /// A learner becomes a voter.
-    pub(crate) fn promote(&mut self, id: u64) -> Vec<Row> {
+    fn promote(&mut self, id: u64) -> Vec<Row> {
         let Some(member) = self.members.get_mut(&id) else { return Vec::new() };
         member.is_learner = false;
         vec![member.row()]
@@ -221,8 +250,22 @@ fn alarm_key(member_id: u64, alarm: i32) -> Bytes {
     key.freeze()
 }
 
-fn bad_row(table: Table, reason: impl ToString) -> crate::StartError {
-    BadRow { table, reason: reason.to_string() }.into()
+fn bad_row(table: Table, reason: impl ToString) -> BadRow {
+    BadRow { table, reason: reason.to_string() }
+}
+
+/// The id that a row of members has as its key.
+fn hex_id(table: Table, key: &[u8]) -> Result<u64, BadRow> {
+    u64::from_str_radix(&String::from_utf8_lossy(key), 16).map_err(|error| bad_row(table, error))
+}
+
+/// The text of a version that is one.
+fn version(bytes: &[u8]) -> Result<String, BadRow> {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    match Version::parse(&text) {
+        Some(_) => Ok(text),
+        None => Err(bad_row(Table::Cluster, format!("{text:?} is no version"))),
+    }
 }
 
 #[cfg(test)]
@@ -252,6 +295,31 @@ mod tests {
         let rows = cluster.set_downgrade(false, "3.6.0".to_owned());
         let row = Bytes::from_static(br#"{"target-version":"","enabled":false}"#);
         assert_eq!(rows, [(Table::Cluster, Bytes::from_static(b"downgrade"), Some(row))]);
+    }
+
+    #[test]
+    fn a_row_that_stops_an_etcd_is_not_taken_for_none() {
+        let restore = |table: Table, key: &'static str, value: &'static str| {
+            let row = (Bytes::from_static(key.as_bytes()), Bytes::from_static(value.as_bytes()));
+            Cluster::restore(|wanted| {
+                Ok::<_, BadRow>(if wanted == table { vec![row.clone()] } else { Vec::new() })
+            })
+        };
+        let downgrade = |value| restore(Table::Cluster, "downgrade", value);
+        for version in ["", "3", "3.7", "x", "3.7.0.0"] {
+            let error = restore(Table::Cluster, "clusterVersion", version).expect_err(version);
+            assert!(error.to_string().contains("is no version"), "{error}");
+        }
+        assert!(downgrade(r#"{"target-version":"3.x","enabled":true}"#).is_err());
+        assert!(downgrade(r#"{"target-version":"","enabled":true}"#).is_err());
+        assert!(downgrade("3.6.0").is_err());
+        let off = downgrade(r#"{"target-version":"","enabled":false}"#).expect("switched off");
+        assert_eq!(off.downgrade, None);
+        let on = downgrade(r#"{"target-version":"3.6.0","enabled":true}"#).expect("switched on");
+        assert_eq!(on.downgrade.as_deref(), Some("3.6.0"));
+        assert!(restore(Table::Members, "5", r#"{"id":6}"#).is_err());
+        assert!(restore(Table::Members, "x", r#"{"id":6}"#).is_err());
+        assert!(restore(Table::MembersRemoved, "x", "removed").is_err());
     }
 
     #[test]

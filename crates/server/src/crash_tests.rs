@@ -20,7 +20,7 @@ use prost::Message;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use crate::auth::{AuthAnswer, Nobody, Who};
+use crate::auth::{AuthAnswer, Nobody, Tokens, Who};
 use crate::boot::{Booted, boot};
 use crate::config::Config;
 use crate::request::{AuthRequest, Field};
@@ -175,7 +175,9 @@ pub(crate) fn start_as(disk: &SimDisk, config: Config) -> Result<Booted<SimDisk>
     let options = etched_storage::Options { cache_bytes: 1 << 20, ..Default::default() };
     let storage =
         Storage::open_on(Arc::new(SimMedium::new(disk)), options).map_err(|error| text(&error))?;
-    let mut booted = boot(config, disk.clone(), storage, 1).map_err(|error| text(&error))?;
+    let tokens = Tokens::new(&config.auth).map_err(|error| text(&error))?;
+    let mut booted =
+        boot(config, disk.clone(), storage, tokens, 1).map_err(|error| text(&error))?;
     booted.engine.start().map_err(|error| text(&error))?;
     Ok(booted)
 }

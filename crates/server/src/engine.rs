@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use etched_consensus::{ConfChange, Entry, EntryKind, Node, Role, SoftState};
+use etched_consensus::{Entry, EntryKind, Node, Role, SoftState};
 use etched_proto::etcdserverpb as pb;
 use etched_proto::membershippb;
 use etched_storage::Applied;
@@ -22,6 +22,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use crate::apply::{Applier, Applying, Fatal};
+use crate::membership::{self, Invalid};
 use crate::request::{self, Field};
 use crate::shared::{Event, Outcome, Shared, Waiter};
 
@@ -292,7 +293,12 @@ impl<D: Disk> Engine<D> {
         if entry.kind != EntryKind::Normal {
             return self.apply_conf_change(entry);
         }
-        let Some(decoded) = Applier::decode(entry)? else { return Ok(()) };
+        let Some(decoded) = Applier::decode(entry)? else {
+            if self.node.is_leader() && entry.term == self.node.term() {
+                self.lead_leases();
+            }
+            return Ok(());
+        };
         let waiter = self.waiters.remove(&decoded.id);
         let Some(request) = decoded.request else { return Ok(()) };
         match self.applier.apply(entry, &decoded.caller, request, waiter.is_some())? {
@@ -311,11 +317,19 @@ impl<D: Disk> Engine<D> {
     }
 
     fn apply_conf_change(&mut self, entry: &Entry) -> Result<(), Fatal> {
-        let change = ConfChange::decode(entry.data.clone()).map_err(|reason| {
-            etched_consensus::Error::BadConfChange { index: entry.index, reason }
-        })?;
-        let conf_state = self.node.apply_conf_change(&change)?;
-        self.applier.apply_conf_change(&change, conf_state);
+        let change = membership::decode(entry)?;
+        match self.applier.validate(&change) {
+            Ok(valid) => {
+                let conf_state = self.node.apply_conf_change(&change)?;
+                self.applier.change_members(valid, conf_state);
+            }
+            // raft hears nothing: for it too the members stay as they are.
+            Err(Invalid::Refused(refusal)) => tracing::error!(
+                error = %refusal,
+                "Validation on configuration change failed"
+            ),
+            Err(Invalid::Malformed(reason)) => return Err(membership::bad(entry, reason).into()),
+        }
         Ok(())
     }
 
@@ -383,13 +397,19 @@ impl<D: Disk> Engine<D> {
                 self.node.term()
             );
         }
+        // Leading begins for leases in `apply_entry`, when all that was acknowledged before is applied.
         let mut lessor = self.shared.lessor.lock();
-        match (soft_state.role == Role::Leader, lessor.is_primary()) {
-            (true, false) => {
-                lessor.promote(self.shared.now(), self.shared.config.election_timeout);
-            }
-            (false, true) => lessor.demote(),
-            _ => {}
+        if soft_state.role != Role::Leader && lessor.is_primary() {
+            lessor.demote();
+        }
+    }
+
+    /// The first entry of a leader's term is applied: with it all entries of the terms before, of which some may say
+    /// how long leases have still to go.
+    fn lead_leases(&self) {
+        let mut lessor = self.shared.lessor.lock();
+        if !lessor.is_primary() {
+            lessor.promote(self.shared.now(), self.shared.config.election_timeout);
         }
     }
 

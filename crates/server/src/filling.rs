@@ -5,6 +5,7 @@
 //! ```
 //! What stands where is the same on both sides; left out is what tells of the old log, and, where the new cluster is
 //! another one, its members. In memory is one commit. Nothing is durable before whoever began it makes the last commit.
+//! Without a store it is only seen whether everything could be taken.
 
 use bytes::Bytes;
 use etched_bolt::etcd::{self, Revision};
@@ -53,7 +54,7 @@ pub(crate) enum Members {
 
 /// A store that is being filled.
 pub(crate) struct Filling<'f> {
-    storage: &'f Storage,
+    storage: Option<&'f Storage>,
     members: Members,
     /// What comes with the next commit.
     pub(crate) commit: Commit,
@@ -68,9 +69,9 @@ pub(crate) struct Filling<'f> {
 }
 
 impl<'f> Filling<'f> {
-    /// Nothing yet, into `storage`, which is empty.
+    /// Nothing yet, into `storage`, which is empty, or into none.
     pub(crate) fn new(
-        storage: &'f Storage,
+        storage: Option<&'f Storage>,
         members: Members,
         progress: &'f mut dyn FnMut(u64),
     ) -> Self {
@@ -181,7 +182,9 @@ impl<'f> Filling<'f> {
     /// # Errors
     /// [`FillError::Storage`].
     pub(crate) fn commit(&mut self, durability: Durability) -> Result<(), FillError> {
-        self.storage.commit(&self.commit, durability)?;
+        if let Some(storage) = self.storage {
+            storage.commit(&self.commit, durability)?;
+        }
         self.read += self.bytes as u64;
         (self.commit, self.bytes) = (Commit::default(), 0);
         (self.progress)(self.read);
@@ -199,7 +202,7 @@ mod tests {
         let options = etched_storage::Options::default();
         let (storage, _) = Storage::open(&folder.path().join("db"), options).expect("a new file");
         let mut ignored = |_| ();
-        let mut filling = Filling::new(&storage, Members::Others, &mut ignored);
+        let mut filling = Filling::new(Some(&storage), Members::Others, &mut ignored);
         for number in 0..COMMIT_ROWS as u64 + 10 {
             filling.row(Table::Lease, &number.to_be_bytes(), b"").expect("there is room");
             assert!(filling.commit.rows.len() < COMMIT_ROWS);

@@ -40,6 +40,7 @@ mod id;
 mod inbox;
 mod lane;
 mod listen;
+mod membership;
 mod metrics;
 mod notify;
 mod offline;
@@ -152,6 +153,17 @@ pub enum StartError {
         dir: PathBuf,
         /// Why.
         reason: Box<takeover::Reason>,
+    },
+    /// A data directory that was etcd's and is ours, if the disk keeps it.
+    #[error(
+        "took the etcd data directory {} over, but cannot make that durable: {source}; a new start goes on with what \
+         is on disk", dir.display()
+    )]
+    TakenOver {
+        /// The directory.
+        dir: PathBuf,
+        /// What went wrong.
+        source: std::io::Error,
     },
     /// A directory of a cluster.
     #[error(

@@ -216,7 +216,7 @@ impl<D: Disk> Place<'_, D> {
         let (storage, _) = opened.map_err(FillError::from)?;
         let (storage, size) = (Arc::new(storage), database.size());
         let mut read = |bytes: u64| progress(bytes.min(size), size);
-        let mut filling = Filling::new(&storage, Members::Others, &mut read);
+        let mut filling = Filling::new(Some(&storage), Members::Others, &mut read);
         filling.take(database)?;
         if let Some(bump) = plan.bump_revision {
             filling.bump(bump)?;

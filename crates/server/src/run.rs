@@ -18,6 +18,7 @@ use tokio::task::LocalSet;
 
 use crate::StartError;
 use crate::at_start;
+use crate::auth::Tokens;
 use crate::boot::{self, Booted, Paths};
 use crate::compactor;
 use crate::config::Config;
@@ -146,12 +147,13 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
         listen::bind_all(&config)?
     };
     let threads = network_threads(&config);
+    let tokens = Tokens::new(&config.auth)?;
     let disk = RealDisk;
     let (storage, etcds) = open_storage(&config, &disk)?;
     at_start::defragment(&config, &storage.0)?;
     // As in etcd, a member that begins has nothing to be checked.
     let initialized = etched_wal::exists(&disk, &Paths::of(&config).wal)?;
-    let mut booted = boot::boot(config, disk, storage, threads)?;
+    let mut booted = boot::boot(config, disk, storage, tokens, threads)?;
     // The log is locked now.
     drop(etcds);
     let (failed_sender, failed) = watch::channel(None);

@@ -119,6 +119,17 @@ pub(crate) fn part_of(cluster: Version) -> Result<(), StartError> {
     Err(StartError::ClusterIsNewer { own: OWN.to_string(), cluster: cluster.to_string() })
 }
 
+/// The version of a [`ClusterVersionSetRequest`], if the server can go on with it. etcd panics where not.
+///
+/// # Errors
+/// Says why not.
+pub(crate) fn accept(text: &str) -> Result<Version, String> {
+    let version =
+        Version::parse(text).ok_or_else(|| format!("cluster version {text:?} is none"))?;
+    part_of(version).map_err(|error| error.to_string())?;
+    Ok(version)
+}
+
 /// The version that a member which has just become leader sets at once.
 pub(crate) fn first(shared: &Shared) -> Option<ClusterVersionSetRequest> {
     let (cluster, target) = known(shared);

@@ -85,7 +85,7 @@ fn fuzzed_segments_open_for_good_or_not_at_all() {
                 }
             }
             let _ = etched_wal::valid_snapshots(&disk, Path::new(DIR));
-            let told = etched_wal::read(&disk, Path::new(DIR), &SnapshotMark::default());
+            let told = etched_wal::read(&disk, Path::new(DIR), &SnapshotMark::default(), 0);
             let contents = match open(&disk) {
                 Ok(contents) => contents,
                 Err(error) => return outcome(&error.to_string()),

@@ -18,7 +18,7 @@ use crate::disk::{Disk, DiskFile, Open};
 use crate::segment::{self, Name, Reader, Record, Step};
 use crate::tail::{self, Rest};
 use crate::wal::{Contents, Options, Repair, Segment};
-use crate::{Damage, Entry, Error, HardState, SnapshotMark};
+use crate::{Damage, Entry, EntryKind, Error, HardState, SnapshotMark};
 
 /// How often the segments are listed anew when one of them vanishes in between.
 const LISTINGS_MAX: u32 = 8;
@@ -55,7 +55,7 @@ pub(crate) fn open<D: Disk>(
     options: &Options,
 ) -> Result<Opened<D::File>, Error> {
     let segments = lock_segments(disk, dir, at.index, options.wait_for_lock)?;
-    let opened = replay(disk, dir, at, segments, TornEnd::Repaired)?;
+    let opened = read_segments(disk, dir, segments, Replay::new(at, TornEnd::Repaired))?;
     let tail = opened.segments.last().expect("a log has a segment");
     let file = tail.file.as_ref().expect("the last segment is always opened");
     prepare_tail(file, opened.end, options)
@@ -70,13 +70,20 @@ pub(crate) fn open<D: Disk>(
 }
 
 /// What [`Wal::open`](crate::Wal::open) would read, and fail with, in a log that stays as it is: a torn write at
-/// the end is left out and not cut off. Holds the locks while it reads.
+/// the end is left out and not cut off. Holds the locks while it reads. Normal entries up to `known` come without their
+/// data, so that only what lies behind takes memory.
 ///
 /// # Errors
 /// As [`Wal::open`](crate::Wal::open).
-pub fn read<D: Disk>(disk: &D, dir: &Path, at: &SnapshotMark) -> Result<Contents, Error> {
+pub fn read<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    at: &SnapshotMark,
+    known: u64,
+) -> Result<Contents, Error> {
     let segments = lock_segments(disk, dir, at.index, false)?;
-    Ok(replay(disk, dir, at, segments, TornEnd::Left)?.contents)
+    let replay = Replay { known, ..Replay::new(at, TornEnd::Left) };
+    Ok(read_segments(disk, dir, segments, replay)?.contents)
 }
 
 /// What becomes of a torn write at the end.
@@ -86,14 +93,12 @@ enum TornEnd {
     Left,
 }
 
-fn replay<D: Disk>(
+fn read_segments<D: Disk>(
     disk: &D,
     dir: &Path,
-    at: &SnapshotMark,
     segments: Vec<Segment<D::File>>,
-    torn_end: TornEnd,
+    mut replay: Replay<'_>,
 ) -> Result<Opened<D::File>, Error> {
-    let mut replay = Replay::new(at, torn_end);
     let (mut end, mut bytes) = (None, 0);
     let last = segments.len() - 1;
     for (position, segment) in segments.iter().enumerate() {
@@ -104,7 +109,7 @@ fn replay<D: Disk>(
         end = Some(here);
     }
     if !replay.matched {
-        return Err(Error::SnapshotNotFound { dir: dir.into(), index: at.index });
+        return Err(Error::SnapshotNotFound { dir: dir.into(), index: replay.at.index });
     }
     let tail = &segments[last];
     let end = end.expect("the last segment was read");
@@ -229,6 +234,8 @@ fn select<F>(names: &[Name], dir: &Path, index: u64) -> Result<Vec<(Segment<F>, 
 struct Replay<'a> {
     at: &'a SnapshotMark,
     torn_end: TornEnd,
+    /// Up to here the data of normal entries is of no use.
+    known: u64,
     matched: bool,
     /// Term of the entry at the mark's index, if it was read.
     term_at_mark: Option<u64>,
@@ -239,7 +246,8 @@ struct Replay<'a> {
 impl<'a> Replay<'a> {
     fn new(at: &'a SnapshotMark, torn_end: TornEnd) -> Self {
         let contents = Contents::default();
-        Self { at, torn_end, matched: false, term_at_mark: None, contents, last_index: 0 }
+        let (known, matched, term_at_mark, last_index) = (0, false, None, 0);
+        Self { at, torn_end, known, matched, term_at_mark, contents, last_index }
     }
 
     /// Reads one segment, chained to `crc` if one before it was read.
@@ -323,7 +331,7 @@ impl<'a> Replay<'a> {
     }
 
     /// An entry takes the place of the one with its index and of all behind that.
-    fn entry(&mut self, entry: Entry) -> Result<(), Damage> {
+    fn entry(&mut self, mut entry: Entry) -> Result<(), Damage> {
         self.last_index = entry.index;
         let entries = &mut self.contents.entries;
         let Some(position) = entry.index.checked_sub(self.at.index + 1) else {
@@ -340,6 +348,15 @@ impl<'a> Replay<'a> {
         if let Some(before) = entries.last().filter(|before| before.term > entry.term) {
             let (index, before) = (entry.index, before.term);
             return Err(Damage::TermBack { index, found: entry.term, before });
+        }
+        if entry.index <= self.known {
+            // Not a slice of the chunk that was read, which would be kept whole.
+            entry.data = match entry.kind {
+                EntryKind::Normal => Bytes::new(),
+                EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
+                    Bytes::copy_from_slice(&entry.data)
+                }
+            };
         }
         entries.push(entry);
         Ok(())

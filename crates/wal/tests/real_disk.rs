@@ -139,7 +139,7 @@ fn a_log_that_is_only_read_stays_as_it_is_torn_end_included() {
     let (_temp, dir, mut wal) = new_log();
     three_segments(&mut wal);
     wal.save_snapshot(&mark(20)).unwrap();
-    assert!(matches!(read(&RealDisk, &dir, &mark(20)), Err(Error::Locked { .. })));
+    assert!(matches!(read(&RealDisk, &dir, &mark(20), 0), Err(Error::Locked { .. })));
     drop(wal);
     let last = dir.join(names(&dir).pop().unwrap());
     let whole = std::fs::read(&last).unwrap();
@@ -147,7 +147,7 @@ fn a_log_that_is_only_read_stays_as_it_is_torn_end_included() {
     let torn = [&whole[..used + 8 - used % 8], &[0x50, 0, 0, 0, 0, 0, 0, 0, 7]].concat();
     std::fs::write(&last, &torn).unwrap();
     let listed = names(&dir);
-    let said = read(&RealDisk, &dir, &mark(20)).unwrap();
+    let said = read(&RealDisk, &dir, &mark(20), 0).unwrap();
     assert_eq!((names(&dir), std::fs::read(&last).unwrap()), (listed, torn));
     assert_eq!(said.entries.first().map(|entry| entry.index), Some(21));
     let (_wal, opened) = open(&dir, &mark(20)).unwrap();

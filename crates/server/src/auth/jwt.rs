@@ -22,7 +22,7 @@ use crate::error::Error;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Signs and checks tokens.
-pub(super) struct Jwt {
+pub(crate) struct Jwt {
     method: Method,
     options: JwtOptions,
     key: RwLock<Key>,

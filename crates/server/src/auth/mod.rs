@@ -50,37 +50,45 @@ pub(crate) struct Auth {
 }
 
 /// What tokens are.
-enum Tokens {
+pub(crate) enum Tokens {
     /// There are none.
     Off,
+    /// Known by the members that saw the login.
     Simple(Mutex<SimpleTokens>),
+    /// Signed.
     Jwt(Arc<Jwt>),
+}
+
+impl Tokens {
+    /// As configured. To be made before a start changes anything on disk: keys may be wrong.
+    ///
+    /// # Errors
+    /// [`StartError::AuthToken`]: tokens cannot be signed or checked as configured.
+    pub(crate) fn new(config: &AuthConfig) -> Result<Self, StartError> {
+        Ok(match &config.token {
+            TokenKind::Off => Self::Off,
+            TokenKind::Simple => {
+                tracing::warn!("simple token is not cryptographically signed");
+                Self::Simple(Mutex::new(SimpleTokens::new(config.token_ttl)))
+            }
+            TokenKind::Jwt(options) => {
+                let jwt = Jwt::new(options.clone()).map_err(StartError::AuthToken)?;
+                Self::Jwt(Arc::new(jwt))
+            }
+        })
+    }
 }
 
 impl Auth {
     /// As `store` was found at the start.
-    ///
-    /// # Errors
-    /// [`StartError::AuthToken`]: tokens cannot be signed or checked as configured.
-    pub(crate) fn new(config: &AuthConfig, store: Store) -> Result<Self, StartError> {
-        let tokens = match &config.token {
-            TokenKind::Off => Tokens::Off,
-            TokenKind::Simple => {
-                tracing::warn!("simple token is not cryptographically signed");
-                Tokens::Simple(Mutex::new(SimpleTokens::new(config.token_ttl)))
-            }
-            TokenKind::Jwt(options) => {
-                let jwt = Jwt::new(options.clone()).map_err(StartError::AuthToken)?;
-                Tokens::Jwt(Arc::new(jwt))
-            }
-        };
-        Ok(Self {
+    pub(crate) fn new(tokens: Tokens, config: &AuthConfig, store: Store) -> Self {
+        Self {
             enabled: AtomicBool::new(store.is_enabled()),
             revision: AtomicU64::new(store.revision()),
             store: RwLock::new(store),
             tokens,
             passwords: Passwords::new(config.bcrypt_cost),
-        })
+        }
     }
 
     /// The auth store of a file.
@@ -251,7 +259,7 @@ mod tests {
             ttl: Duration::from_secs(60),
         };
         let config = AuthConfig { token: TokenKind::Jwt(options), ..AuthConfig::default() };
-        let auth = Auth::new(&config, Store::default()).expect("a key");
+        let auth = Auth::new(Tokens::new(&config).expect("a key"), &config, Store::default());
         let busy = auth.passwords.occupy().await;
         let token = auth.token("alice".to_owned(), String::new(), 7).await;
         assert!(token.is_ok_and(|token| token.split('.').count() == 3));

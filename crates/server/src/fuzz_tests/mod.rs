@@ -14,7 +14,7 @@ use etched_storage::Table;
 use prost::Message as _;
 use tonic::{Code, Status};
 
-use crate::cluster::Cluster;
+use crate::cluster::{BadRow, Cluster};
 use crate::grpc::{self, Encoding, Incoming, MessageReader, Source};
 use crate::request::{self, Field};
 
@@ -92,7 +92,7 @@ fn fuzzed_rows_of_the_cluster_are_read_or_refused() {
         let here = TABLES[usize::from(which % 4)];
         let rows = |table| {
             let mine = (table == here).then(|| (key.clone(), value.clone()));
-            Ok(mine.into_iter().collect())
+            Ok::<_, BadRow>(mine.into_iter().collect())
         };
         match Cluster::restore(rows) {
             Ok(cluster) => {

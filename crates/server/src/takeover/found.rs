@@ -1,32 +1,40 @@
 //! What a data directory of etcd's holds, found out without changing a byte.
 //!
 //! ```text
-//! log ──newest valid mark──> members there ──entries up to the database's index──> members, term ──┐
-//! database ── index, term, version, members ───────────────────────────────────────── the same? <──┘
+//! database ── index, members there, versions ──> and behind all entries of the log that wait ──> this one alone?
+//! log ──newest valid mark──> entries up to that index ──> term ──> the database's?
+//!                                               └───────> members ──> the database's?
 //! ```
-//! Index, term and members come from the log, as etcd itself has it (3.7.1); the database says only how far it is.
-//! Both must tell of one history, or whatever is made of them could be of none.
+//! The database says how far it is and who the members are there, as for etcd 3.7.1 itself; the log says the term and
+//! what comes behind. Both must tell of one history, or whatever is made of them could be of none. Only etcd 3.5 goes by
+//! the members that the log tells of, so only there two answers are a reason to refuse.
 
 use std::io;
 use std::path::Path;
 
+use bytes::Bytes;
 use etched_bolt::etcd::{self, meta};
 use etched_bolt::{Bucket, Database, Source};
-use etched_consensus::conf_state_after;
 use etched_proto::etcdserverpb::Metadata;
 use etched_proto::raftpb::ConfState;
-use etched_storage::Applied;
+use etched_storage::{Applied, Table};
 use etched_wal::disk::{Disk, DiskFile};
 use etched_wal::{Contents, Entry, EntryKind, SnapshotMark};
 use prost::Message as _;
 
-use super::Reason;
+use super::{Reason, check_rows};
 use crate::apply::Applier;
 use crate::boot::Paths;
-use crate::cluster::Member;
+use crate::cluster::{Cluster, Member};
+use crate::membership;
+use crate::request::{Decoded, Request};
+use crate::versions::{self, Version};
 
 /// Minor versions of etcd 3 whose directories are known.
 const MINORS: std::ops::RangeInclusive<u64> = 5..=7;
+
+/// The version that keeps members twice.
+const OLD: &str = "3.5";
 
 /// A data directory of etcd's that can be taken over.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,21 +94,26 @@ pub(super) fn examine<D: Disk, S: Source>(
     database: &Database<S>,
 ) -> Result<Found, Reason> {
     let said = Said::read(database)?;
+    check_rows(|table| table_rows(database, table))?;
     if !etched_wal::exists(disk, &paths.wal)? {
         return Err(Reason::NoLog { dir: paths.wal.clone() });
     }
     let mark = newest_mark(disk, &paths.wal, said.index)?;
-    let log = etched_wal::read(disk, &paths.wal, &mark)?;
+    let log = etched_wal::read(disk, &paths.wal, &mark, said.index)?;
     let (member_id, cluster_id) = ids(&log)?;
     let term = term_at(&said, &mark, &log)?;
+    check_commit(&mark, &log)?;
     let (before, behind) = log.entries.split_at((said.index - mark.index) as usize);
-    let start = mark.conf_state.unwrap_or_default();
-    let conf_state = conf_state_after(&start, before)?;
+    let at_index = Ids::of(&said.cluster);
+    compare(&said, &Ids::of(&members_by_log(&mark, before, &said.cluster)?))?;
     if said.index > 0 {
-        compare(&conf_state, &said.members)?;
-        alone(member_id, &conf_state)?;
+        alone(member_id, &at_index)?;
     }
-    alone(member_id, &conf_state_after(&conf_state, behind)?)?;
+    let mut cluster = said.cluster;
+    membership::follow(&mut cluster, behind)?;
+    if said.index > 0 || !behind.is_empty() {
+        alone(member_id, &Ids::of(&cluster))?;
+    }
     check_requests(behind)?;
     Ok(Found {
         version: said.version,
@@ -110,7 +123,7 @@ pub(super) fn examine<D: Disk, S: Source>(
         term,
         waiting: behind.len() as u64,
         database_bytes: database.size(),
-        conf_state: Some(conf_state).filter(|_| said.index > 0),
+        conf_state: (said.index > 0).then(|| at_index.conf_state()),
     })
 }
 
@@ -119,7 +132,7 @@ struct Said {
     index: u64,
     term: u64,
     version: Option<String>,
-    members: ConfState,
+    cluster: Cluster,
 }
 
 impl Said {
@@ -132,11 +145,15 @@ impl Said {
         let version = match version.map(|text| String::from_utf8_lossy(&text).into_owned()) {
             Some(version) => Some(known(&version).ok_or(Reason::Version { version })?),
             // A schema without a name is that of 3.5, when it has what 3.5 added.
-            None if term > 0 => Some("3.5".to_owned()),
+            None if term > 0 => Some(OLD.to_owned()),
             None if index > 0 => return Err(Reason::TooOld),
             None => None,
         };
-        Ok(Self { index, term, version, members: members(database)? })
+        let cluster = Cluster::restore(|table| table_rows(database, table))?;
+        Version::parse(&cluster.version)
+            .map_or(Ok(()), versions::part_of)
+            .map_err(|error| Reason::Rows(error.to_string()))?;
+        Ok(Self { index, term, version, cluster })
     }
 }
 
@@ -152,19 +169,18 @@ fn number<S: Source>(rows: &Bucket<'_, S>, name: &'static str) -> Result<u64, Re
     bytes.try_into().map(u64::from_be_bytes).map_err(|_| Reason::MetaRow { name })
 }
 
-/// Voters and learners by the database's own bucket, ascending.
-fn members<S: Source>(database: &Database<S>) -> Result<ConfState, Reason> {
-    let mut state = ConfState::default();
-    let Some(bucket) = database.root().bucket(etcd::MEMBERS.as_bytes())? else { return Ok(state) };
+/// Keys and values of the bucket that a table has its rows from; none without that bucket.
+fn table_rows<S: Source>(
+    database: &Database<S>,
+    table: Table,
+) -> Result<Vec<(Bytes, Bytes)>, Reason> {
+    let mut found = Vec::new();
+    let Some(bucket) = database.root().bucket(table.name().as_bytes())? else { return Ok(found) };
     let mut rows = bucket.entries()?;
     while let Some(row) = rows.next()? {
-        let member: Member = serde_json::from_slice(row.value).map_err(Reason::Member)?;
-        let list = if member.is_learner { &mut state.learners } else { &mut state.voters };
-        list.push(member.id);
+        found.push((Bytes::copy_from_slice(row.key), Bytes::copy_from_slice(row.value)));
     }
-    state.voters.sort_unstable();
-    state.learners.sort_unstable();
-    Ok(state)
+    Ok(found)
 }
 
 /// The mark that etcd would start at.
@@ -201,21 +217,56 @@ fn term_at(said: &Said, mark: &SnapshotMark, log: &Contents) -> Result<u64, Reas
     Ok(term)
 }
 
-/// etcd 3.5 kept members twice, and there are directories where one of them has members that were removed.
-fn compare(log: &ConfState, database: &ConfState) -> Result<(), Reason> {
-    if log.voters == database.voters && log.learners == database.learners {
-        return Ok(());
-    }
-    Err(Reason::Disagree { log: Ids::of(log), database: Ids::of(database) })
+/// etcd refuses to start on a log that ends before what it calls committed.
+fn check_commit(mark: &SnapshotMark, log: &Contents) -> Result<(), Reason> {
+    let (commit, last) = (log.hard_state.commit, mark.index + log.entries.len() as u64);
+    if commit > last { Err(Reason::Commit { commit, last }) } else { Ok(()) }
 }
 
-fn alone(own: u64, members: &ConfState) -> Result<(), Reason> {
-    // Before the first entry there is nobody.
-    if members.voters == [own] && members.learners.is_empty() || *members == ConfState::default() {
+/// The members behind `entries`, which follow the mark, as the log alone tells of them.
+///
+/// URLs decide too which changes count, and a mark has none: `known` has those there are.
+fn members_by_log(
+    mark: &SnapshotMark,
+    entries: &[Entry],
+    known: &Cluster,
+) -> Result<Cluster, Reason> {
+    let state = mark.conf_state.clone().unwrap_or_default();
+    let mut cluster = Cluster::default();
+    for (ids, is_learner) in [(state.voters, false), (state.learners, true)] {
+        cluster.members.extend(ids.into_iter().map(|id| {
+            let peer_urls = known.members.get(&id).map(|member| member.peer_urls.clone());
+            let peer_urls = peer_urls.unwrap_or_default();
+            (id, Member { id, peer_urls, is_learner, ..Member::default() })
+        }));
+    }
+    membership::follow(&mut cluster, entries)?;
+    Ok(cluster)
+}
+
+/// etcd 3.5 keeps members twice, and there are directories where one of both has members that were removed. Later ones
+/// go by the database.
+fn compare(said: &Said, log: &Ids) -> Result<(), Reason> {
+    let database = Ids::of(&said.cluster);
+    if *log == database {
         return Ok(());
     }
-    let ids = Ids::of(members);
-    if members.voters.contains(&own) {
+    if said.version.as_deref() == Some(OLD) {
+        return Err(Reason::Disagree { log: log.clone(), database });
+    }
+    tracing::warn!(
+        %log,
+        %database,
+        "members by the write-ahead log are not those of the database, which count"
+    );
+    Ok(())
+}
+
+fn alone(own: u64, ids: &Ids) -> Result<(), Reason> {
+    let (ids, own_place) = (ids.clone(), (own, false));
+    if ids.0 == [own_place] {
+        Ok(())
+    } else if ids.0.contains(&own_place) {
         Err(Reason::SeveralMembers { ids })
     } else {
         Err(Reason::NoMember { own, ids })
@@ -226,18 +277,31 @@ fn alone(own: u64, members: &ConfState) -> Result<(), Reason> {
 fn check_requests(entries: &[Entry]) -> Result<(), Reason> {
     let normal = entries.iter().filter(|entry| entry.kind == EntryKind::Normal);
     for entry in normal {
-        Applier::decode(entry).map_err(|fatal| Reason::Entry(fatal.to_string()))?;
+        let decoded = Applier::decode(entry).map_err(|fatal| Reason::Entry(fatal.to_string()))?;
+        if let Some(Decoded { request: Some(Request::ClusterVersionSet(set)), .. }) = decoded {
+            let index = entry.index;
+            versions::accept(&set.ver)
+                .map_err(|reason| Reason::Entry(format!("entry {index} of the log: {reason}")))?;
+        }
     }
     Ok(())
 }
 
-/// Ids of members for a message.
+/// Members for a message: their ids, and whether they learn.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ids(Vec<u64>);
+pub struct Ids(Vec<(u64, bool)>);
 
 impl Ids {
-    fn of(members: &ConfState) -> Self {
-        Self(members.voters.iter().chain(&members.learners).copied().collect())
+    fn of(cluster: &Cluster) -> Self {
+        Self(cluster.members.values().map(|member| (member.id, member.is_learner)).collect())
+    }
+
+    fn conf_state(&self) -> ConfState {
+        let these = |learn| {
+            let these = self.0.iter().filter(move |(_, learns)| *learns == learn);
+            these.map(|(id, _)| *id).collect()
+        };
+        ConfState { voters: these(false), learners: these(true), ..ConfState::default() }
     }
 }
 
@@ -246,8 +310,11 @@ impl std::fmt::Display for Ids {
         if self.0.is_empty() {
             return formatter.write_str("none");
         }
-        let ids: Vec<String> = self.0.iter().map(|id| format!("{id:x}")).collect();
-        formatter.write_str(&ids.join(", "))
+        let ids = self.0.iter().map(|(id, learns)| {
+            let what = if *learns { " (learner)" } else { "" };
+            format!("{id:x}{what}")
+        });
+        formatter.write_str(&ids.collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -267,14 +334,60 @@ mod tests {
         }
     }
 
+    fn said(version: &str, members: &[(u64, bool)]) -> Said {
+        let mut cluster = Cluster::default();
+        for (id, is_learner) in members.iter().copied() {
+            cluster.members.insert(id, Member { id, is_learner, ..Member::default() });
+        }
+        Said { index: 9, term: 2, version: Some(version.to_owned()), cluster }
+    }
+
     #[test]
-    fn members_must_be_the_same_on_both_sides_and_this_one_alone() {
-        let state = |voters: &[u64]| ConfState { voters: voters.to_vec(), ..ConfState::default() };
-        assert!(compare(&state(&[1]), &state(&[1])).is_ok());
-        let error = compare(&state(&[1]), &state(&[1, 0x2f])).expect_err("another member");
-        assert!(error.to_string().contains("1, 2f"), "{error}");
-        assert!(alone(1, &state(&[1])).is_ok() && alone(1, &state(&[])).is_ok());
-        assert!(matches!(alone(1, &state(&[1, 2])), Err(Reason::SeveralMembers { .. })));
-        assert!(matches!(alone(3, &state(&[1])), Err(Reason::NoMember { .. })));
+    fn two_answers_who_the_members_are_matter_only_to_etcd_3_5() {
+        let (one, more) = (Ids(vec![(1, false)]), Ids(vec![(1, false), (0x2f, true)]));
+        assert!(compare(&said("3.5", &one.0), &one).is_ok());
+        let error = compare(&said("3.5", &more.0), &one).expect_err("another member");
+        assert!(error.to_string().contains("1, 2f (learner)"), "{error}");
+        let voter = compare(&said("3.5", &[(1, false), (0x2f, false)]), &more);
+        assert!(matches!(voter, Err(Reason::Disagree { .. })), "not promoted in one of both");
+        for version in ["3.6", "3.7"] {
+            assert!(compare(&said(version, &more.0), &one).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_member_must_be_alone_and_a_voter() {
+        let alone = |members: &[(u64, bool)]| alone(1, &Ids(members.to_vec()));
+        assert!(alone(&[(1, false)]).is_ok());
+        assert!(matches!(alone(&[(1, false), (2, true)]), Err(Reason::SeveralMembers { .. })));
+        for none in [&[(3, false)][..], &[(1, true)], &[]] {
+            assert!(matches!(alone(none), Err(Reason::NoMember { .. })), "{none:?}");
+        }
+    }
+
+    #[test]
+    fn members_are_counted_from_the_mark_on_without_the_changes_that_were_refused() {
+        use etched_consensus::{ConfChange, ConfChangeKind};
+        let conf_state = ConfState { voters: vec![1], learners: vec![2], ..ConfState::default() };
+        let mark = SnapshotMark { index: 5, term: 1, conf_state: Some(conf_state) };
+        let mut known = said("3.5", &[(1, false)]).cluster;
+        let own = known.members.get_mut(&1).expect("it is there");
+        own.peer_urls = vec!["http://1".to_owned()];
+        let entry = |index, kind, node_id, context: &'static str| {
+            let context = Bytes::from_static(context.as_bytes());
+            let change = ConfChange { id: 0, kind, node_id, context };
+            Entry { term: 1, index, kind: EntryKind::ConfChange, data: change.encode() }
+        };
+        let entries = [
+            entry(6, ConfChangeKind::AddNode, 3, r#"{"id":3,"peerURLs":["http://1"]}"#),
+            entry(7, ConfChangeKind::RemoveNode, 4, ""),
+            entry(8, ConfChangeKind::RemoveNode, 2, ""),
+        ];
+        let behind = |count| {
+            let cluster = members_by_log(&mark, &entries[..count], &known).expect("it reads");
+            Ids::of(&cluster).0
+        };
+        assert_eq!(behind(2), [(1, false), (2, true)]);
+        assert_eq!(behind(3), [(1, false)]);
     }
 }

@@ -21,6 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use etched_bolt::{Database, Source as _};
 use etched_lease::Lessor;
 use etched_storage::{Boot, Durability, Error as StorageError, Storage, Table};
@@ -29,9 +30,8 @@ use etched_wal::disk::{Disk, DiskFile, Open};
 pub use found::{Found, Ids};
 
 use crate::StartError;
-use crate::auth::Auth;
-use crate::boot::{Paths, compact_state};
-use crate::cluster::Cluster;
+use crate::boot::{Paths, compact_rows};
+use crate::cluster::{BadRow, Cluster};
 use crate::filling::{FillError, Filling, Members};
 use found::{OnDisk, examine};
 
@@ -58,9 +58,12 @@ pub enum Reason {
     /// The database.
     #[error("member/snap/db: {0}")]
     Database(#[from] etched_bolt::Error),
-    /// What is in the database, or the new file.
+    /// What is in the database.
     #[error("member/snap/db: {0}")]
-    Fill(#[from] FillError),
+    Content(FillError),
+    /// The new file, which names itself.
+    #[error("cannot write the new store: {0}")]
+    NewFile(#[from] StorageError),
     /// The log.
     #[error(transparent)]
     Log(#[from] etched_wal::Error),
@@ -76,10 +79,7 @@ pub enum Reason {
         /// Its name.
         name: &'static str,
     },
-    /// A row of `members`.
-    #[error("member/snap/db: a row of bucket \"members\" does not read: {0}")]
-    Member(serde_json::Error),
-    /// Leases, users or others that do not read.
+    /// Members, leases, users or others that do not read, or that no server of this version can have.
     #[error("member/snap/db: {0}")]
     Rows(String),
     /// A schema that is not known.
@@ -126,6 +126,16 @@ pub enum Reason {
         /// Last index of the log.
         last: u64,
     },
+    /// The log ends before what it calls committed.
+    #[error(
+        "its write-ahead log calls entries up to {commit} committed, but ends at {last}: it has lost its end"
+    )]
+    Commit {
+        /// By its last hard state.
+        commit: u64,
+        /// Last index of the log.
+        last: u64,
+    },
     /// Different histories.
     #[error(
         "entry {index} has term {log} in the write-ahead log and {database} in the database: they do not belong \
@@ -168,6 +178,9 @@ pub enum Reason {
     /// An entry that waits in the log.
     #[error("{0}")]
     Entry(String),
+    /// The last step is done, but nobody knows whether the disk has it: see [`StartError::TakenOver`].
+    #[error("it is taken over, but that may not be on disk: {0}")]
+    NotSynced(io::Error),
     /// The operating system refused something.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -180,9 +193,19 @@ pub enum Reason {
     },
 }
 
-impl From<StorageError> for Reason {
-    fn from(error: StorageError) -> Self {
-        Self::Fill(error.into())
+impl From<BadRow> for Reason {
+    fn from(row: BadRow) -> Self {
+        Self::Rows(row.to_string())
+    }
+}
+
+impl From<FillError> for Reason {
+    fn from(error: FillError) -> Self {
+        match error {
+            FillError::Storage(error) => error.into(),
+            FillError::Database(error) => error.into(),
+            error => Self::Content(error),
+        }
     }
 }
 
@@ -198,31 +221,41 @@ pub(crate) struct Held<F>(#[allow(dead_code, reason = "held for its lock")] OnDi
 /// Takes the directory over if it is etcd's; `open` makes a store's file at a path. None when it is not etcd's.
 ///
 /// # Errors
-/// [`StartError::TakeOver`]; the directory is etcd's then, as it was.
+/// [`StartError::TakeOver`]: the directory is etcd's, as it was. [`StartError::TakenOver`]: it is ours, or after a power
+/// cut etcd's again.
 pub(crate) fn take_over<D: Disk>(
     disk: &D,
     paths: &Paths,
     open: impl FnOnce(&Path) -> Result<(Storage, Boot), StorageError>,
 ) -> Result<Option<Held<D::File>>, StartError> {
     let step = Step { disk, paths, began: Instant::now() };
-    step.run(open).map_err(|reason| StartError::TakeOver {
-        dir: paths.member.parent().unwrap_or(&paths.member).to_owned(),
-        reason: Box::new(reason),
+    let dir = paths.member.parent().unwrap_or(&paths.member).to_owned();
+    step.run(open).map_err(|reason| match reason {
+        Reason::NotSynced(source) => StartError::TakenOver { dir, source },
+        reason => StartError::TakeOver { dir, reason: Box::new(reason) },
     })
 }
 
-/// What a take-over would find, without doing it.
+/// What a take-over would find, without doing it: all of the database is read as a start reads it, and nothing is
+/// written. Only the locks of a start are taken, so the files must be writable.
 ///
 /// # Errors
 /// [`Reason`]; [`None`] when the directory is not etcd's.
 pub fn check(data_dir: &Path, wal_dir: Option<PathBuf>) -> Result<Option<Found>, Reason> {
     let paths = Paths::below(data_dir, wal_dir);
     let step = Step { disk: &etched_wal::disk::RealDisk, paths: &paths, began: Instant::now() };
-    let Some(database) = step.lock()? else { return Ok(None) };
-    let database = Database::open(&database)?;
+    let Some(file) = step.lock()? else { return Ok(None) };
+    let database = Database::open(&file)?;
     let found = examine(step.disk, &paths, &database)?;
-    database.check()?;
+    step.transfer(&database, &found, None)?;
     Ok(Some(found))
+}
+
+/// The second name of etcd's database.
+struct Kept {
+    path: PathBuf,
+    /// Given just now.
+    is_new: bool,
 }
 
 struct Step<'s, D> {
@@ -305,44 +338,62 @@ impl<D: Disk> Step<'_, D> {
         open: impl FnOnce(&Path) -> Result<(Storage, Boot), StorageError>,
     ) -> Result<(), Reason> {
         let (storage, _) = open(&self.beside(UNFINISHED))?;
+        self.transfer(database, found, Some(&storage))?;
+        check_rows(|table| storage.rows(table))
+    }
+
+    /// All of the database, into a store or none.
+    fn transfer(
+        &self,
+        database: &Database<&OnDisk<D::File>>,
+        found: &Found,
+        storage: Option<&Storage>,
+    ) -> Result<(), Reason> {
         let mut report = Report { total: database.size(), next: self.began + REPORT_INTERVAL };
         let mut progress = |read| report.show(read);
-        let mut filling = Filling::new(&storage, Members::Kept, &mut progress);
+        let mut filling = Filling::new(storage, Members::Kept, &mut progress);
         filling.take(database)?;
         (filling.commit.applied, filling.commit.conf_state) =
             (found.applied(), found.conf_state.clone());
-        filling.commit(Durability::Checkpoint)?;
-        check_rows(&storage).map_err(|error| Reason::Rows(error.to_string()))
+        Ok(filling.commit(Durability::Checkpoint)?)
     }
 
     /// From here on the directory is ours. Answers where etcd's database is now.
     fn put_in_place(&self, found: &Found) -> Result<PathBuf, Reason> {
         let store = &self.paths.store;
         let folder = store.parent().expect("the store lies in a folder");
-        let kept = self.keep(found)?;
-        let sync = || self.disk.sync_dir(folder).map_err(io_error("sync", folder));
-        sync()?;
+        let Kept { path: kept, is_new } = self.keep(found)?;
         let unfinished = self.beside(UNFINISHED);
-        self.disk.rename(&unfinished, store).map_err(io_error("rename", &unfinished))?;
-        sync()?;
+        let sync = || self.disk.sync_dir(folder);
+        let switched = sync().map_err(io_error("sync", folder)).and_then(|()| {
+            self.disk.rename(&unfinished, store).map_err(io_error("rename", &unfinished))
+        });
+        if let Err(reason) = switched {
+            // Its only name is the other one if the rename was done in spite of its error.
+            if is_new && self.is_etcds().unwrap_or(false) {
+                let _ = self.disk.remove(&kept);
+            }
+            return Err(reason);
+        }
+        sync().map_err(Reason::NotSynced)?;
         Ok(kept)
     }
 
     /// Gives etcd's database a name that says what it is, beside the one it has.
-    fn keep(&self, found: &Found) -> Result<PathBuf, Reason> {
+    fn keep(&self, found: &Found) -> Result<Kept, Reason> {
         let store = &self.paths.store;
         let name = found.kept_name();
         for number in 1..=KEPT_MAX {
             let suffix = if number == 1 { String::new() } else { format!("-{number}") };
             let path = self.beside(&format!("{name}{suffix}"));
             match self.disk.link(store, &path) {
-                Ok(()) => return Ok(path),
+                Ok(()) => return Ok(Kept { path, is_new: true }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(io_error("link etcd's database as", &path)(error)),
             }
             // A take-over that was killed here has given it already.
             if self.head(store)? == self.head(&path)? {
-                return Ok(path);
+                return Ok(Kept { path, is_new: false });
             }
         }
         let source = io::ErrorKind::AlreadyExists.into();
@@ -380,13 +431,18 @@ impl<D: Disk> Step<'_, D> {
 }
 
 /// Reads what a start reads beside the keys, so that it cannot fail for what stands there.
-fn check_rows(storage: &Storage) -> Result<(), StartError> {
-    let rows = |table| storage.rows(table);
-    compact_state(storage)?;
-    Cluster::restore(rows)?;
-    Auth::restore_store(rows)?;
+fn check_rows<E>(rows: impl Fn(Table) -> Result<Vec<(Bytes, Bytes)>, E>) -> Result<(), Reason>
+where
+    Reason: From<E>,
+{
+    let wrong = |error: &dyn std::fmt::Display| Reason::Rows(error.to_string());
+    Cluster::restore(|table| rows(table).map_err(Reason::from))?;
+    compact_rows(&rows(Table::Meta)?).map_err(|error| wrong(&error))?;
+    let (auth, users, roles) =
+        (rows(Table::Auth)?, rows(Table::AuthUsers)?, rows(Table::AuthRoles)?);
+    etched_auth::Store::restore(auth, users, roles).map_err(|error| wrong(&error))?;
     let options = etched_lease::Options { min_ttl: 1, checkpoints: false };
-    Lessor::restore(options, storage.rows(Table::Lease)?)?;
+    Lessor::restore(options, rows(Table::Lease)?).map_err(|error| wrong(&error))?;
     Ok(())
 }
 

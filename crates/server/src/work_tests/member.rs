@@ -18,6 +18,7 @@ use tokio::task::{LocalSet, yield_now};
 use super::account::{Account, charge};
 use super::client::Client;
 use super::disk::CountedDisk;
+use crate::auth::Tokens;
 use crate::boot::{Booted, boot};
 use crate::config::Config;
 use crate::crash_tests::SimMedium;
@@ -56,7 +57,8 @@ impl Member {
         let options = etched_storage::Options { cache_bytes: 128 << 20, ..Default::default() };
         let medium = Arc::new(SimMedium::new(&disk));
         let storage = Storage::open_on(medium, options).expect("a fresh file");
-        let booted = boot(config(), CountedDisk(disk), storage, 1).expect("a fresh member");
+        let tokens = Tokens::new(&config().auth).expect("no keys");
+        let booted = boot(config(), CountedDisk(disk), storage, tokens, 1).expect("a fresh member");
         let Booted { shared, mut engine, flusher, .. } = booted;
         engine.start().expect("a fresh member");
         Self { shared, engine, flusher: flusher.expect("nobody took it") }
