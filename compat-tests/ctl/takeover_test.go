@@ -2,13 +2,11 @@ package ctl
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -165,43 +163,15 @@ func TestUsersOfADirectoryOfEtcdMayDoWhatTheyMight(t *testing.T) {
 func TestWhatEtcdAcknowledgedBeforeAKillIsThere(t *testing.T) {
 	onBoth(t, func(c *Case) {
 		source := c.etcd("--snapshot-count", "500")
-		type write struct{ key, value string }
-		var (
-			mu    sync.Mutex
-			acked = map[int64]write{}
-			group sync.WaitGroup
-		)
-		enough := make(chan struct{})
-		for writer := range 8 {
-			group.Add(1)
-			go func() {
-				defer group.Done()
-				for number := 0; ; number++ {
-					w := write{fmt.Sprintf("key%d/%d", writer, number%50), fmt.Sprintf("value%d", number)}
-					answer, err := source.KV.Put(context.Background(), &pb.PutRequest{Key: []byte(w.key), Value: []byte(w.value)})
-					if err != nil {
-						return
-					}
-					mu.Lock()
-					acked[answer.Header.Revision] = w
-					if len(acked) == 3000 {
-						close(enough)
-					}
-					mu.Unlock()
-				}
-			}()
-		}
-		<-enough
-		source.Server.Kill()
-		group.Wait()
+		acked := load(c.T, source, 3000)
 		served := harness.Start(c.T, c.Server.Kind, "--data-dir", source.Server.DataDir)
 		kv := pb.NewKVClient(served.Dial(c.T))
 		for revision, w := range acked {
-			answer, err := kv.Range(c.Context(), &pb.RangeRequest{Key: []byte(w.key), Revision: revision})
+			answer, err := kv.Range(c.Context(), &pb.RangeRequest{Key: []byte(w[0]), Revision: revision})
 			if err != nil {
 				c.Fatal(err)
 			}
-			if len(answer.Kvs) != 1 || string(answer.Kvs[0].Value) != w.value || answer.Kvs[0].ModRevision != revision {
+			if len(answer.Kvs) != 1 || string(answer.Kvs[0].Value) != w[1] || answer.Kvs[0].ModRevision != revision {
 				c.Fatalf("%v was acknowledged at %d, there is %v", w, revision, answer.Kvs)
 			}
 		}
