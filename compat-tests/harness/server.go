@@ -279,6 +279,13 @@ func freePorts(t testing.TB) (client, peer string) {
 	return "", ""
 }
 
+// FreePort is a host:port on loopback that nobody listens on, for a program other than a server.
+func FreePort(t testing.TB) string {
+	t.Helper()
+	address, _ := freePorts(t)
+	return address
+}
+
 func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 func isFree(address string) bool {
