@@ -57,14 +57,14 @@ async function ask(send, how, path, body) {
   for await (const line of answer.lines) report(`${how} ${path}`, answer.status, line);
 }
 
-/** Watches a key; its second event is made when the watch is known to be there. */
+/** Watches a key; one more event is made when its history has come: before, it would come with it or after it. */
 async function watch(send, how, key) {
   const answer = await send('/v3/watch', { create_request: { key: base64(key), start_revision: '1' } });
   let seen = 0;
   for await (const line of answer.lines) {
     report(`${how} watch`, answer.status, line);
     seen += 1;
-    if (seen === 1) await ask(send, how, '/v3/kv/put', { key: base64(key), value: base64('while watched') });
+    if (seen === 2) await ask(send, how, '/v3/kv/put', { key: base64(key), value: base64('while watched') });
     if (line.includes(base64('while watched'))) break;
   }
 }
