@@ -74,7 +74,7 @@ func facts(t *testing.T, server *harness.Server) []string {
 		live, err := lease.LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: found.ID, Keys: true})
 		must(err)
 		// Its seconds go by while this is asked.
-		note("lease %x: %d, about %d, keys %q", live.ID, live.GrantedTTL, (live.TTL+15)/30*30, live.Keys)
+		note("lease %x: %d, about %d, keys %q", live.ID, live.GrantedTTL, (live.TTL+100)/120*120, live.Keys)
 	}
 	members, err := pb.NewClusterClient(conn).MemberList(ctx, &pb.MemberListRequest{})
 	must(err)
