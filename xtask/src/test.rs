@@ -5,7 +5,6 @@
 //! compat  Go and python clients on etched and on real etcd      (compat-tests/run)
 //! common  etcd's own black-box suite on etched, also over TLS   (compat-tests/common)
 //! crash   kill -9, full disks, damaged files                    (compat-tests/crash)
-//! kube    a real kube-apiserver on etched and on real etcd      (compat-tests/kube)
 //! ```
 //! Stages named on the command line are the only ones that run. The release binary is built before
 //! the first stage that runs it. A stage's totals are read from what its programs print; the last
@@ -44,7 +43,7 @@ struct Stage {
     commands: fn() -> Vec<Command>,
 }
 
-const STAGES: [Stage; 5] = [
+const STAGES: [Stage; 4] = [
     Stage { name: "rust", needs: &[], binary: false, commands: rust },
     Stage { name: "compat", needs: &[&tools::GO, &tools::PYTHON], binary: true, commands: compat },
     Stage {
@@ -54,12 +53,6 @@ const STAGES: [Stage; 5] = [
         commands: common,
     },
     Stage { name: "crash", needs: &[&tools::GO, &tools::UNSHARE], binary: true, commands: crash },
-    Stage {
-        name: "kube",
-        needs: &[&tools::GO, &tools::PYTHON],
-        binary: true,
-        commands: || vec![with_binary(tools::command("compat-tests", "./run", &["kube"]))],
-    },
 ];
 
 fn rust() -> Vec<Command> {
