@@ -118,6 +118,7 @@ pub(crate) fn boot<D: Disk>(
         large: crate::api::LargeAnswers::default(),
         serving: tokio::sync::watch::Sender::new(true),
         snapshots: Arc::new(tokio::sync::Semaphore::new(crate::api::SNAPSHOTS_MAX)),
+        places: crate::api::Places::default(),
         inbox: Inbox::new(),
         lanes: (0..lanes).map(|_| Arc::new(Lane::new())).collect(),
         wakes: WakeLanes::new(lanes),

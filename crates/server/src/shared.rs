@@ -26,7 +26,7 @@ use prost::Message as _;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tonic::{Code, Status};
 
-use crate::api::LargeAnswers;
+use crate::api::{LargeAnswers, Places};
 use crate::auth::{Asking, Auth, AuthAnswer, Who};
 use crate::cluster::Cluster;
 use crate::config::Config;
@@ -126,6 +126,8 @@ pub(crate) struct Shared {
     pub(crate) serving: tokio::sync::watch::Sender<bool>,
     /// Turns of those who make a snapshot.
     pub(crate) snapshots: Arc<Semaphore>,
+    /// Keys that calls to Lock and Campaign count on.
+    pub(crate) places: Places,
     pub(crate) inbox: Inbox<Event>,
     pub(crate) lanes: Vec<Arc<Lane<Outcome>>>,
     pub(crate) wakes: WakeLanes,

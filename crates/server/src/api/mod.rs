@@ -39,6 +39,7 @@ use crate::shared::Shared;
 
 use concurrency::{election, lock};
 
+pub(crate) use concurrency::Places;
 pub(crate) use large::LargeAnswers;
 pub(crate) use snapshot::SNAPSHOTS_MAX;
 

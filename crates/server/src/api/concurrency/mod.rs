@@ -8,6 +8,7 @@
 
 pub(super) mod election;
 pub(super) mod lock;
+mod places;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -34,6 +35,8 @@ use crate::error::Error;
 use crate::quota;
 use crate::request::Field;
 use crate::shared::{Answer, Shared};
+
+pub(crate) use places::Places;
 
 /// Time to live, in seconds, of a lease that the server makes for a call without one. Nobody keeps it alive.
 const SESSION_TTL: i64 = 60;

@@ -6,7 +6,8 @@ use etched_proto::etcdserverpb as pb;
 use etched_proto::v3lockpb::{LockRequest, LockResponse};
 
 use super::{key_of, under};
-use crate::request::Field;
+use crate::request::{self, Field};
+use crate::shared::Event;
 use crate::work_tests::client::{Call, Client};
 use crate::work_tests::member::{Member, rest, with_member};
 
@@ -63,8 +64,79 @@ fn a_waiter_that_goes_leaves_no_key_even_when_users_change_meanwhile() {
         member.load(Field::AuthEnable, [pb::AuthEnableRequest {}]);
         member.round(&mut withdrawal);
         assert_eq!(keys(member), ["n/1", "n/2"], "refused");
+        // Another call with that lease comes in between, and must not take what is about to be deleted.
+        disable_auth(member);
+        let second = lock(client, 2).await;
+        rest().await;
         let again = tokio::time::timeout(AGAIN_WITHIN, member.replicate(1));
         again.await.expect("it is tried again");
+        assert_eq!(keys(member), ["n/1"]);
+        member.replicate(1).await;
+        until_waiting(member, 1).await;
+        assert_eq!(keys(member), ["n/1", "n/2"], "put anew");
+        member.load(Field::DeleteRange, [delete("n/1")]);
+        assert_eq!(second.answer::<LockResponse>().await.key, "n/2");
+        assert_eq!(keys(member), ["n/2"]);
+    });
+}
+
+/// As the server's own request: no user could make it.
+fn disable_auth(member: &mut Member) {
+    let id = member.shared.ids.next();
+    let caller = member.shared.auth.own_caller();
+    let data = request::encode_for(id, &caller, Field::AuthDisable, &[]);
+    member.round(&mut vec![Event::Propose { id, data, waiter: None }]);
+    assert!(!member.shared.auth.is_enabled());
+}
+
+/// Until so many calls watch for their turn, each its own key and the one before it.
+async fn until_waiting(member: &Member, calls: usize) {
+    while member.shared.hub.counters().watchers < 2 * calls {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn delete(key: &'static str) -> pb::DeleteRangeRequest {
+    pb::DeleteRangeRequest { key: key.into(), ..Default::default() }
+}
+
+#[test]
+fn a_key_stays_as_long_as_another_call_with_its_lease_waits_for_it() {
+    with_member(async |member, client| {
+        let grants = [1, 2].map(|id| pb::LeaseGrantRequest { id, ttl: 600 });
+        member.load(Field::LeaseGrant, grants);
+        let holder = lock(client, 1).await;
+        member.replicate(1).await;
+        holder.answer::<LockResponse>().await;
+        let first = lock(client, 2).await;
+        member.replicate(1).await;
+        let second = lock(client, 2).await;
+        member.replicate(1).await;
+        until_waiting(member, 2).await;
+
+        drop(first);
+        rest().await;
+        member.load(Field::DeleteRange, [delete("n/1")]);
+        assert_eq!(second.answer::<LockResponse>().await.key, "n/2");
+        assert_eq!(keys(member), ["n/2"]);
+    });
+}
+
+#[test]
+fn a_key_goes_with_the_last_call_of_its_lease() {
+    with_member(async |member, client| {
+        let grants = [1, 2].map(|id| pb::LeaseGrantRequest { id, ttl: 600 });
+        member.load(Field::LeaseGrant, grants);
+        let holder = lock(client, 1).await;
+        member.replicate(1).await;
+        holder.answer::<LockResponse>().await;
+        let first = lock(client, 2).await;
+        member.replicate(1).await;
+        let second = lock(client, 2).await;
+        member.replicate(1).await;
+        rest().await;
+        drop((first, second));
+        member.replicate(1).await;
         assert_eq!(keys(member), ["n/1"]);
     });
 }

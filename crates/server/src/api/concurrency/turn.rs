@@ -1,10 +1,12 @@
 //! A key's place among those of its name.
 //!
 //! ```text
-//! put_or_find ──Place──> the call ──keep()──> it stays
-//!      └── see_through <──dropped: the first deletion── an error, or the client has gone
-//!              └── deletes again until a deletion is applied
+//! Claim ──put_or_find──> Place ──> the call ──keep()──> it stays
+//!   └── see_through <──dropped: the first deletion── an error, or the client has gone
+//!           └── deletes again until a deletion is applied
 //! ```
+//! Calls with one lease share the place: it is given up with the last of them ([`super::places`]).
+//!
 //! A deletion may be refused in apply although it is the server's own, because users or roles changed on its way, or
 //! it may find no leader. A key left behind would keep everybody out until its lease ends.
 
@@ -28,30 +30,43 @@ use crate::shared::{Event, Outcome, Waiter};
 
 /// Pause before a deletion is repeated; it doubles each time.
 const REPEAT_PAUSE: Duration = Duration::from_millis(10);
-/// Longest pause. As long as no deletion is applied nobody takes a new place either: repeats are never more than
-/// places that were taken before.
+/// Longest pause. Repeats are never more at once than places that were given up and whose deletion is not applied; a
+/// call that wants such a place waits and adds none.
 const REPEAT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A deletion, and what its first attempt gave.
+struct Withdrawal {
+    deletion: pb::TxnRequest,
+    first: Attempt,
+}
 
 /// A deletion on its way.
 type Attempt = oneshot::Receiver<Outcome>;
 
+/// A call that counts on a key, from before it puts it. With the last one of a key that nobody keeps, the key goes.
+struct Claim {
+    shared: Client,
+    key: Bytes,
+    /// Who sees to it that the key goes.
+    guard: Option<oneshot::Sender<Withdrawal>>,
+}
+
 /// A place that is given up when it is dropped before [`Place::keep`]: by an error, or because the client has gone.
 pub(super) struct Place {
-    shared: Client,
+    claim: Claim,
     prefix: Bytes,
     pub(super) key: Bytes,
     /// Revision that created the key.
     pub(super) created: i64,
     /// Revision at which the place was taken, or found.
     pub(super) taken: i64,
-    /// The key's value when the lease had the place before; that place belongs to another call and stays.
+    /// The key's value when the lease had the place before.
     pub(super) found: Option<Bytes>,
-    /// Who sees to it that the place is given up; none when it stays.
-    guard: Option<oneshot::Sender<Attempt>>,
 }
 
 impl Place {
-    /// Puts the key of `lease` under `name`, or finds it there.
+    /// Puts the key of `lease` under `name`, or finds it there. Waits, for the time of a request, while an earlier
+    /// key of that name and lease is being deleted.
     ///
     /// # Errors
     /// Those of a transaction.
@@ -69,15 +84,20 @@ impl Place {
             success: vec![op(request_op::Request::RequestPut(put))],
             failure: vec![op(request_op::Request::RequestRange(get))],
         };
+        let entering = shared.places.enter(&key);
+        if tokio::time::timeout(shared.config.request_timeout(), entering).await.is_err() {
+            return Err(Error::Timeout.into());
+        }
+        let (guard, withdrawal) = oneshot::channel();
+        let claim = Claim { shared: shared.clone(), key: key.clone(), guard: Some(guard) };
         let (sender, receiver) = oneshot::channel();
         let shared = shared.clone();
         // On its own: when the client goes before the answer is known, there is somebody to give the place up.
         tokio::task::spawn_local(async move {
-            let mut place = put_or_find(shared.clone(), prefix, key, txn).await;
-            let guarded = place.as_mut().ok().and_then(Self::guarded);
-            let _ = sender.send(place);
-            if let Some((deletion, dropped)) = guarded {
-                see_through(&shared, &deletion, dropped).await;
+            let _ = sender.send(put_or_find(claim, prefix, txn).await);
+            if let Ok(withdrawal) = withdrawal.await {
+                see_through(&shared, withdrawal).await;
+                shared.places.withdrawn(&key);
             }
         });
         receiver.await.unwrap_or_else(|_| Err(Error::Stopped.into()))
@@ -93,7 +113,7 @@ impl Place {
         loop {
             let own =
                 pb::RangeRequest { key: self.key.clone(), keys_only: true, ..Default::default() };
-            let (found, revision) = look(&self.shared, vec![own, self.older()]).await?;
+            let (found, revision) = look(&self.claim.shared, vec![own, self.older()]).await?;
             let [own, older] = <[Option<KeyValue>; 2]>::try_from(found).unwrap_or_default();
             if own.is_none_or(|own| own.create_revision != self.created) {
                 return Err(Status::unknown(lost));
@@ -121,48 +141,40 @@ impl Place {
         let of = |key| pb::RangeRequest { key, ..Default::default() };
         let watched = [of(older), of(self.key.clone())];
         let mut watching =
-            Watching::open(&self.shared, &watched, revision + 1, Change::Delete).await?;
+            Watching::open(&self.claim.shared, &watched, revision + 1, Change::Delete).await?;
         // Also when a compaction ended the watch: the caller looks again.
         watching.next().await.map(|_| ())
     }
 
     /// The place outlives the call.
-    pub(super) fn keep(mut self) {
-        self.guard = None;
-    }
-
-    /// What gives the place up, and what tells that it was dropped; none when it is another call's.
-    fn guarded(&mut self) -> Option<(pb::TxnRequest, oneshot::Receiver<Attempt>)> {
-        if self.found.is_some() {
-            return None;
-        }
-        let (sender, dropped) = oneshot::channel();
-        self.guard = Some(sender);
-        Some((deletion(&self.key, self.created), dropped))
+    pub(super) fn keep(self) {
+        self.claim.shared.places.keep(&self.key, self.created);
     }
 }
 
-async fn put_or_find(
-    shared: Client,
-    prefix: Bytes,
-    key: Bytes,
-    txn: pb::TxnRequest,
-) -> Result<Place, Status> {
-    let (reply, taken) = transact(&shared, &txn).await?;
+async fn put_or_find(claim: Claim, prefix: Bytes, txn: pb::TxnRequest) -> Result<Place, Status> {
+    let (reply, taken) = transact(&claim.shared, &txn).await?;
+    let key = claim.key.clone();
     let found = match reply.responses.first() {
         Some(response) if !reply.succeeded => first_of(response)?,
-        _ => None,
+        _ => {
+            claim.shared.places.put(&key, taken);
+            None
+        }
     };
     let created = found.as_ref().map_or(taken, |kv| kv.create_revision);
     let found = found.map(|kv| kv.value);
-    Ok(Place { shared, prefix, key, created, taken, found, guard: None })
+    Ok(Place { claim, prefix, key, created, taken, found })
 }
 
-impl Drop for Place {
+impl Drop for Claim {
     fn drop(&mut self) {
+        let Some(created) = self.shared.places.leave(&self.key) else { return };
+        let deletion = deletion(&self.key, created);
+        // At once, not by the guard: when the server is stopping its task may not run any more.
+        let first = attempt(&self.shared, &deletion);
         if let Some(guard) = self.guard.take() {
-            // At once, not by the guard: when the server is stopping its task may not run any more.
-            let _ = guard.send(attempt(&self.shared, &deletion(&self.key, self.created)));
+            let _ = guard.send(Withdrawal { deletion, first });
         }
     }
 }
@@ -178,13 +190,9 @@ fn attempt(shared: &Client, deletion: &pb::TxnRequest) -> Attempt {
     outcome
 }
 
-/// When the place is given up, repeats its deletion until one is applied, or the server ends.
-async fn see_through(
-    shared: &Client,
-    deletion: &pb::TxnRequest,
-    dropped: oneshot::Receiver<Attempt>,
-) {
-    let Ok(mut outcome) = dropped.await else { return };
+/// Repeats a deletion until one is applied, or the server ends.
+async fn see_through(shared: &Client, withdrawal: Withdrawal) {
+    let Withdrawal { deletion, first: mut outcome } = withdrawal;
     let mut pause = REPEAT_PAUSE;
     loop {
         match tokio::time::timeout(shared.config.request_timeout(), outcome).await {
@@ -195,6 +203,6 @@ async fn see_through(
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(REPEAT_PAUSE_MAX);
-        outcome = attempt(shared, deletion);
+        outcome = attempt(shared, &deletion);
     }
 }
