@@ -4,23 +4,25 @@
 //! socket ──(first byte, where plain and TLS share an address)──> first message ──turn──> handshake ──> names
 //! ```
 //! A handshake costs more than most requests and comes before anybody is known, so it is bounded: see
-//! [`HANDSHAKE_TIMEOUT`], [`SILENT_MAX`] and [`HANDSHAKES_MAX`]. A client has no turn before its first message is
+//! [`HANDSHAKE_TIMEOUT`], [`SILENT_MAX`], [`FIRST_MESSAGE_BYTES_MAX`] and [`HANDSHAKES_MAX`]. A client has no turn before its first message is
 //! there as a whole: who only connects keeps nobody out.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use etched_tls::{Identity, Lookup};
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
-use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use crate::StartError;
 use crate::config::{Config, Listen, Tls};
@@ -32,9 +34,12 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes at once on one side (clients, members). Further ones wait for their turn without costing more than
 /// their socket and their first message, and are dropped when their time is over.
 const HANDSHAKES_MAX: usize = 1024;
-/// Connections of one side whose first message is not there yet. With one more, that which has been silent for
-/// longest is dropped: a client that means it sends its first message at once.
+/// Connections of one side that have no turn yet: their first message is not there, or all turns are taken. With one
+/// more, that which has waited for longest is dropped: a client that means it sends its first message at once.
 const SILENT_MAX: usize = 8192;
+/// Bytes of a first message; a client that has sent more of it than this is dropped. The largest that clients send,
+/// with keys for what quantum computers cannot break, have two thousand.
+const FIRST_MESSAGE_BYTES_MAX: usize = 16 << 10;
 /// Look-ups of members' names at once. They take threads of their own, because one lasts as long as the name servers
 /// like, also when its connection is gone; further ones wait, and are dropped when their time is over.
 const LOOKUPS_MAX: usize = 8;
@@ -167,14 +172,21 @@ impl Secured {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let first = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
-        let started = self.side.silent.wait_for(first).await??;
-        // Never closed: an error cannot be.
-        let _turn = self.side.turns.acquire().await;
+        let first = async {
+            let opening = Opening { stream, left: FIRST_MESSAGE_BYTES_MAX };
+            let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), opening);
+            let started = acceptor.await?;
+            // Never closed: an error cannot be.
+            Ok::<_, io::Error>((started, self.side.turns.acquire().await))
+        };
+        let (started, turn) = self.side.silent.wait_for(first).await??;
+        let started = StartHandshake::from_parts(started.accepted, started.io.stream);
         if let Some(name) = started.client_hello().server_name() {
             name.clone_into(server_name);
         }
         let stream = started.into_stream(self.side.tls.config()).await?;
+        // What is left costs no more computing, and lasts as long as the name servers like.
+        drop(turn);
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let common_name = match leaf {
             None => None,
@@ -219,7 +231,49 @@ impl Secured {
     }
 }
 
-/// Connections that have not said anything yet, by age.
+/// A connection before its handshake, from which only so much is read.
+struct Opening<S> {
+    stream: S,
+    left: usize,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.left == 0 {
+            return Poll::Ready(Err(io::Error::other("the first message is too long")));
+        }
+        let mut part = vec![0; into.remaining().min(self.left)];
+        let mut read = ReadBuf::new(&mut part);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+        self.left -= read.filled().len();
+        into.put_slice(read.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Opening<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, from)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Connections that have no turn yet, by age.
 #[derive(Default)]
 struct Silent(Mutex<Waiting>);
 
@@ -231,14 +285,14 @@ struct Waiting {
 }
 
 impl Silent {
-    /// Waits for the first message of a connection, unless too many others wait and it has waited for longest.
+    /// Waits for the first message and the turn of a connection, unless too many others wait and it has waited for longest.
     async fn wait_for<T>(&self, first: impl Future<Output = T>) -> Result<T, Refusal> {
         let (place, dropped) = self.enter();
         let waited = tokio::select! {
             biased;
             first = first => Ok(first),
             _ = dropped => {
-                let reason = "too many connections wait for their first message";
+                let reason = "too many connections wait for their handshake";
                 Err(Refusal::Because(reason.to_owned()))
             }
         };
@@ -480,6 +534,45 @@ mod tests {
             }
             assert_eq!(ended.load(std::sync::atomic::Ordering::SeqCst), LOOKUPS_MAX + 1);
         });
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn who_waits_for_a_turn_counts_among_those_that_are_bounded() {
+        let (_folder, secured) = secured();
+        let turns = u32::try_from(HANDSHAKES_MAX).expect("few");
+        let _all = secured.side.turns.acquire_many(turns).await.expect("never closed");
+        let (mut client, stream) = tokio::io::duplex(1 << 12);
+        client.write_all(&first_message()).await.expect("sent");
+        let mut accepting = std::pin::pin!(secured.accept(stream, None));
+        tokio::select! {
+            biased;
+            _ = accepting.as_mut() => unreachable!("there is no turn"),
+            () = rest() => {}
+        }
+        assert_eq!(secured.side.silent.0.lock().places.len(), 1);
+        let others: Vec<_> = (0..SILENT_MAX).map(|_| secured.side.silent.enter()).collect();
+        let began = tokio::time::Instant::now();
+        assert!(accepting.await.is_none());
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        drop(others);
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn a_first_message_without_end_is_not_read_for_ever() {
+        let (_folder, secured) = secured();
+        let (mut client, stream) = tokio::io::duplex(1 << 16);
+        // Records of a handshake whose message says that it is longer than all of them.
+        let mut record = vec![HANDSHAKE_RECORD, 3, 1, 0x10, 0];
+        record.resize(5 + 0x1000, 0);
+        let mut first = record.clone();
+        first[5..9].copy_from_slice(&[1, 0, 0xff, 0xff]);
+        client.write_all(&first).await.expect("sent");
+        for _ in 0..4 {
+            client.write_all(&record).await.expect("sent");
+        }
+        let began = tokio::time::Instant::now();
+        assert!(secured.accept(stream, None).await.is_none());
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]
