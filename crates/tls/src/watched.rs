@@ -2,8 +2,8 @@
 //!
 //! Asked at each handshake: a look at size, times and inode of each file costs a microsecond, and no thread or
 //! notification has to be trusted. Two changes in quick succession may leave the same times, so files are read at
-//! each look until they cannot change unseen any more, [`FRESH`] after their last change at most. What was read is
-//! remembered whether it was good or not: a broken file is not parsed at each handshake either.
+//! each look until they cannot change unseen any more, [`FRESH`] after they were first seen as they are at most. What was
+//! read is remembered from then on whether it was good or not: a broken file is not parsed at each handshake for ever.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -61,8 +61,8 @@ struct Seen {
     place: (u64, u64),
     bytes: u64,
     modified: (i64, i64),
-    /// Last change of content or inode. The kernel sets it: no copy carries it along, and it is never ahead of the
-    /// clock unless that was set back.
+    /// Last change of content or inode: no copy carries it along. Ahead of the clock where that was set back, and on a
+    /// file server whose own clock is ahead: then the time since it was first seen decides.
     changed: (i64, i64),
 }
 

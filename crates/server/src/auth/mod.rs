@@ -149,7 +149,8 @@ impl Auth {
     }
 
     /// The token of a user whose login is applied: the one `assigned` there if it is a simple one, else one that is
-    /// signed now. Passwords are hashed elsewhere: a signature takes a hundredth of their time and waits for none.
+    /// signed now. Not on the threads for passwords, whose queue is long: a signature takes a hundredth of their time.
+    /// It shares the threads of large reads, and waits for one when all are taken.
     ///
     /// # Errors
     /// [`Error::VerifyOnly`], [`Error::Stopped`]; [`Error::AuthFailed`] where there are no tokens.
