@@ -12,36 +12,53 @@ use crate::wal::{Options, Segment};
 /// log there although the next segment is reserved.
 const LAST_WRITE_BYTES: u64 = 1 << 20;
 
-/// Makes the first segment with `head` in it, in a directory that gets its name when all is there.
+/// Name of a log's first segment.
+const FIRST: Name = Name { seq: 0, index: 0 };
+
+/// Makes the first segment with `head` in it, in a directory that gets its name when all is there. After an error
+/// nothing of it is left, if the disk still lets it be removed.
 pub(crate) fn first_segment<D: Disk>(
     disk: &D,
     dir: &Path,
     head: &[u8],
     options: &Options,
 ) -> Result<Segment<D::File>, Error> {
-    let building = building(dir);
+    // However the path is spelled: nothing is renamed to `wal/.`, and `wal/.tmp` is not beside it.
+    let dir = &dir.components().collect::<PathBuf>();
+    let building = dir.with_added_extension("tmp");
     clear(disk, &building)?;
-    disk.create_dir(&building).map_err(|error| Error::io("create", &building, error))?;
-    let name = Name { seq: 0, index: 0 };
-    let path = name.path(&building);
-    let file = reserve(disk, &path, Open::CreateNew, options)?;
-    write_synced(&file, head, options).map_err(|error| Error::io("write", &path, error))?;
-    let sync_dir = |dir: &Path| {
-        let synced = if options.sync { disk.sync_dir(dir) } else { Ok(()) };
-        synced.map_err(|error| Error::io("sync", dir, error))
-    };
-    sync_dir(&building)?;
-    // Fails if something stands in the directory: nothing is ever removed to make room.
-    disk.rename(&building, dir).map_err(|error| Error::io("rename", &building, error))?;
-    sync_dir(parent(dir))?;
-    Ok(Segment { name, path: name.path(dir), file: Some(file) })
+    let made =
+        |path: &Path, done: io::Result<()>| done.map_err(|error| Error::io("create", path, error));
+    made(parent(dir), disk.create_dir(parent(dir)))?;
+    // Who makes it owns it.
+    made(&building, disk.create_new_dir(&building))?;
+    let file = fill(disk, &building, head, options).and_then(|file| {
+        // Fails if something stands in the directory: nothing is ever removed to make room.
+        let named = disk.rename(&building, dir);
+        named.map_err(|error| Error::io("rename", &building, error)).map(|()| file)
+    });
+    let file = file.inspect_err(|_| drop(disk.remove_dir(&building)))?;
+    sync_dir(disk, parent(dir), options).inspect_err(|_| drop(disk.remove_dir(dir)))?;
+    Ok(Segment { name: FIRST, path: FIRST.path(dir), file: Some(file) })
 }
 
-/// Where the log of `dir` is built.
-fn building(dir: &Path) -> PathBuf {
-    let mut building = dir.as_os_str().to_owned();
-    building.push(".tmp");
-    building.into()
+/// The first segment, synced under its name in `building`.
+fn fill<D: Disk>(
+    disk: &D,
+    building: &Path,
+    head: &[u8],
+    options: &Options,
+) -> Result<D::File, Error> {
+    let path = FIRST.path(building);
+    let file = reserve(disk, &path, Open::CreateNew, options)?;
+    write_synced(&file, head, options).map_err(|error| Error::io("write", &path, error))?;
+    sync_dir(disk, building, options)?;
+    Ok(file)
+}
+
+fn sync_dir<D: Disk>(disk: &D, dir: &Path, options: &Options) -> Result<(), Error> {
+    let synced = if options.sync { disk.sync_dir(dir) } else { Ok(()) };
+    synced.map_err(|error| Error::io("sync", dir, error))
 }
 
 /// The directory that holds the name of `dir`.
@@ -64,16 +81,6 @@ fn clear<D: Disk>(disk: &D, building: &Path) -> Result<(), Error> {
         }
     }
     disk.remove_dir(building).map_err(|error| Error::io("remove", building, error))
-}
-
-/// Removes what a creation of the log in `dir` left beside it, and nothing that is not of one.
-pub(crate) fn clear_left_over<D: Disk>(disk: &D, dir: &Path) -> Result<(), Error> {
-    let building = building(dir);
-    let names = disk.list(&building).map_err(|error| Error::io("list", &building, error))?;
-    if names.iter().all(|name| Name::parse(name).is_some()) {
-        clear(disk, &building)?;
-    }
-    Ok(())
 }
 
 /// A locked file of a segment's length, its space reserved.

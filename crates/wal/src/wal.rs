@@ -204,8 +204,6 @@ impl<D: Disk> Wal<D> {
         };
         // Left by etcd; a wrong guess costs disk space only.
         let _ = wal.disk.remove(&dir.join(ETCD_NEXT_NAME));
-        // Left by a creation that was killed, before somebody put this log here. The same holds.
-        let _ = create::clear_left_over(&wal.disk, dir);
         wal.reserve_for_later();
         Ok((wal, contents))
     }

@@ -235,25 +235,38 @@ fn a_creation_that_was_interrupted_starts_over_and_one_under_way_is_respected() 
 }
 
 #[test]
-fn what_an_interrupted_creation_left_goes_when_the_log_is_opened_and_nothing_else_does() {
+fn opening_a_log_removes_nothing_beside_it() {
     let (_temp, dir, wal) = new_log();
     drop(wal);
-    let building = dir.with_extension("tmp");
-    let left = building.join("0000000000000000-0000000000000000.wal");
-    for (beside, stays) in [(None, false), (Some("notes"), true)] {
-        RealDisk.create_dir(&building).unwrap();
-        std::fs::write(&left, [0; 100]).unwrap();
-        if let Some(name) = beside {
-            std::fs::write(building.join(name), "of somebody").unwrap();
-        }
-        drop(open(&dir, &SnapshotMark::default()).unwrap());
-        assert_eq!((building.exists(), left.exists()), (stays, stays));
-    }
-    std::fs::remove_file(building.join("notes")).unwrap();
-    let held = RealDisk.open(&left, Open::Write).unwrap();
-    assert!(held.try_lock().unwrap());
+    // As `cp -a wal wal.tmp` makes it: somebody's copy.
+    let copy = dir.with_extension("tmp");
+    let segment = copy.join("0000000000000000-0000000000000000.wal");
+    std::fs::create_dir(&copy).unwrap();
+    std::fs::write(&segment, [0; 100]).unwrap();
     drop(open(&dir, &SnapshotMark::default()).unwrap());
-    assert!(left.exists(), "somebody is at work on it");
+    assert!(segment.exists());
+}
+
+#[test]
+fn a_log_is_made_beside_its_name_however_that_is_spelled() {
+    let temp = tempfile::tempdir().unwrap();
+    for spelled in ["a/wal/", "b//wal//", "c/wal/.", "./d/wal"] {
+        let dir = temp.path().join(spelled);
+        Wal::create(RealDisk, &dir, METADATA, &options()).unwrap().close().unwrap();
+        assert_eq!(names(dir.parent().unwrap()), ["wal"], "{spelled}");
+        open(&dir, &SnapshotMark::default()).unwrap();
+    }
+}
+
+#[test]
+fn a_creation_that_fails_leaves_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("wal");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("notes"), "of somebody").unwrap();
+    let refused = Wal::create(RealDisk, &dir, METADATA, &options()).unwrap_err();
+    assert!(matches!(refused, Error::Io { action: "rename", .. }), "{refused}");
+    assert_eq!((names(temp.path()), names(&dir)), (vec!["wal".into()], vec!["notes".into()]));
 }
 
 #[test]
