@@ -9,6 +9,8 @@
 //! test build, so that overflows and debug assertions count too. What fails is written below `target/fuzz`: mend it,
 //! and move the input into the `corpus` of its crate.
 
+use std::process::Stdio;
+
 use crate::tools;
 
 /// How names of targets begin.
@@ -17,11 +19,29 @@ const PREFIX: &str = "fuzzed_";
 /// Runs the targets.
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     let Plan { minutes, filter } = plan(arguments)?;
+    require_target(&filter)?;
     println!("each target for {minutes} minutes; a failure names its seed and its input");
     let mut command = tools::cargo(&["test", "--workspace", "--no-fail-fast", &filter]);
     command.args(["--", "--nocapture"]).env("ETCHED_FUZZ_SECONDS", (minutes * 60).to_string());
     let status = command.status().map_err(|error| format!("cargo: {error}"))?;
     if status.success() { Ok(()) } else { Err("a target failed".to_owned()) }
+}
+
+/// The harness runs nothing for a filter that fits nothing, and calls that a success.
+fn require_target(filter: &str) -> Result<(), String> {
+    let mut command = tools::cargo(&["test", "--workspace", filter, "--", "--list"]);
+    let listed = command.stderr(Stdio::inherit()).output();
+    let listed = listed.map_err(|error| format!("cargo: {error}"))?;
+    if !listed.status.success() {
+        return Err("the targets cannot be listed".to_owned());
+    }
+    let is_there = names_a_target(&String::from_utf8_lossy(&listed.stdout));
+    is_there.then_some(()).ok_or(format!("no target has {filter} in its name"))
+}
+
+/// Whether the harnesses' lists have a test.
+fn names_a_target(listed: &str) -> bool {
+    listed.lines().any(|line| line.ends_with(": test"))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -65,5 +85,11 @@ mod tests {
         for bad in [&["--minutes"][..], &["--minutes", "0"], &["a", "b"], &["--hours", "1"]] {
             assert!(planned(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_list_without_tests_is_told_from_one_with_a_target() {
+        assert!(!names_a_target("0 tests, 0 benchmarks\n\n0 tests, 0 benchmarks\n"));
+        assert!(names_a_target("0 tests, 0 benchmarks\n\nfuzz::fuzzed_json: test\n\n1 test\n"));
     }
 }
