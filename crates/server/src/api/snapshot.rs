@@ -33,9 +33,9 @@ const CHUNK_BYTES: usize = 256 << 10;
 const CHUNKS: usize = 2;
 /// How long a client may take nothing: what it is to get keeps pages of the store's file from being used again.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long a client may keep a snapshot waiting beyond what [`RATE`] gives it: then the call ends. So one that takes
-/// a little every minute holds the pages for a quarter of an hour, and nobody holds those of 8 GiB longer than 49
-/// minutes.
+/// How long a client may keep a snapshot waiting until the call ends. What it takes gives time back ([`RATE`]), never
+/// above this. So one that takes a little every minute keeps the pages for a quarter of an hour, and the
+/// waiting for one that takes 8 GiB is 49 minutes at most.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// Bytes that give a client another second: a third of what a line of 100 megabits a second carries.
 const RATE: u64 = 4 << 20;
