@@ -392,3 +392,27 @@ fn secrets_among_the_arguments_are_not_logged() {
     assert_eq!(running["args"][3], "***");
     assert!(!text(&output.stderr).contains("hidden"));
 }
+
+#[test]
+fn nothing_starts_from_a_restore_that_has_not_ended() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let unfinished = folder.path().join("member.restore");
+    std::fs::create_dir(&unfinished).expect("a temporary folder");
+    let data_dir = folder.path().to_str().expect("UTF-8");
+    let output = run(
+        &[
+            "--data-dir",
+            data_dir,
+            "--listen-client-urls=http://127.0.0.1:0",
+            "--advertise-client-urls=http://127.0.0.1:0",
+            "--listen-peer-urls=http://127.0.0.1:0",
+        ],
+        &[],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let log = log(&output);
+    let error = log.last().expect("a line")["error"].as_str().expect("a reason").to_owned();
+    assert!(error.starts_with("a restore into this data directory has not ended"), "{error}");
+    assert!(error.ends_with("member.restore") && unfinished.exists(), "{error}");
+    assert!(!folder.path().join("member").exists());
+}

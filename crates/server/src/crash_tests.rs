@@ -168,16 +168,18 @@ pub(crate) fn start_with_log(
     start_as(disk, Config { wal_dir: wal_dir.map(PathBuf::from), ..config() })
 }
 
+/// As a server starts.
 pub(crate) fn start_as(disk: &SimDisk, config: Config) -> Result<Booted<SimDisk>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    crate::restore::refuse_unfinished(disk, &config.data_dir).map_err(|error| text(&error))?;
-    disk.create_dir(Path::new("/data/member/snap")).map_err(|error| text(&error))?;
-    let options = etched_storage::Options { cache_bytes: 1 << 20, ..Default::default() };
-    let storage =
-        Storage::open_on(Arc::new(SimMedium::new(disk)), options).map_err(|error| text(&error))?;
+    let open =
+        |path: &Path, options| Storage::open_on(Arc::new(SimMedium::at(disk, path)), options);
+    let config = Config { cache_bytes: 1 << 20, ..config };
+    let (storage, etcds) =
+        crate::run::open_storage(&config, disk, &open).map_err(|error| text(&error))?;
     let tokens = Tokens::new(&config.auth).map_err(|error| text(&error))?;
     let mut booted =
         boot(config, disk.clone(), storage, tokens, 1).map_err(|error| text(&error))?;
+    drop(etcds);
     booted.engine.start().map_err(|error| text(&error))?;
     Ok(booted)
 }
@@ -598,4 +600,40 @@ fn the_size_of_the_file_is_known_before_its_first_commit() {
     let booted = start(&SimDisk::new()).expect("a fresh member");
     let live = booted.shared.progress.file_live_bytes.load(std::sync::atomic::Ordering::Relaxed);
     assert!(live > 0);
+}
+
+#[test]
+fn a_lost_store_is_made_again_only_of_a_log_that_has_all_of_it() {
+    let put = async |shared: &Shared| {
+        let put = pb::PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
+        propose(shared, Field::Put, &put).await.expect("a working disk");
+    };
+    let disk = SimDisk::new();
+    // Killed before anything but the log was written.
+    let booted = start(&disk).expect("a fresh member");
+    with_member(booted, async |shared, _| {
+        put(&shared).await;
+        disk.crash_after(0);
+    });
+    disk.restart(Loss::Process);
+    disk.remove(Path::new(MAIN)).expect("it was there");
+    let booted = start(&disk).expect("the log has everything");
+    assert_eq!(booted.shared.reader.current_revision(), 2);
+    // A clean end marks in the log where the store stands.
+    with_member(booted, async |shared, _| put(&shared).await);
+    disk.restart(Loss::Process);
+    disk.remove(Path::new(MAIN)).expect("it was there");
+    let Err(error) = start(&disk) else { panic!("an empty store in place of one with keys") };
+    assert!(error.contains(MAIN) && error.lines().count() == 1, "{error}");
+    assert!(disk.read(Path::new(MAIN)).is_err(), "nothing is made in its place");
+}
+
+#[test]
+fn the_place_of_the_log_may_end_in_a_slash() {
+    let disk = SimDisk::new();
+    for wal_dir in ["/logs/wal/", "/logs/wal/.", "/logs/wal"] {
+        start_with_log(&disk, Some(wal_dir)).unwrap_or_else(|error| panic!("{wal_dir}: {error}"));
+        assert_eq!(disk.list(Path::new("/logs")).expect("a folder"), ["wal"], "{wal_dir}");
+        disk.restart(Loss::Process);
+    }
 }

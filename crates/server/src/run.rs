@@ -5,13 +5,14 @@
 //! stop: no new connections ──> streams end ──> requests drain ──> last checkpoint ──> log closed
 //! ```
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use etched_mvcc::watch::CatchUp;
 use etched_storage::Storage;
-use etched_wal::disk::{Disk, RealDisk, RealFile};
+use etched_wal::disk::{Disk, RealDisk};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
@@ -51,6 +52,13 @@ pub struct Handle {
 
 /// A store's file and what it said of itself.
 type Opened = (Storage, etched_storage::Boot);
+
+/// A store, and etcd's database that it was made of just now.
+type WithEtcds<F> = (Opened, Option<Held<F>>);
+
+/// [`Storage::open`] on some disk.
+pub(crate) type OpenStore<'o> =
+    dyn Fn(&Path, etched_storage::Options) -> etched_storage::Result<Opened> + 'o;
 
 /// Serves a member until SIGTERM or SIGINT.
 ///
@@ -149,7 +157,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     let threads = network_threads(&config);
     let tokens = Tokens::new(&config.auth)?;
     let disk = RealDisk;
-    let (storage, etcds) = open_storage(&config, &disk)?;
+    let (storage, etcds) = open_storage(&config, &disk, &Storage::open)?;
     at_start::defragment(&config, &storage.0)?;
     // As in etcd, a member that begins has nothing to be checked.
     let initialized = etched_wal::exists(&disk, &Paths::of(&config).wal)?;
@@ -215,41 +223,49 @@ fn runtime() -> std::io::Result<Runtime> {
         .build()
 }
 
-/// The store, and etcd's database when it was made of that just now.
-fn open_storage(
+/// Opens or makes the store, unless something stands in the way of a start; `open` is [`Storage::open`] on `disk`.
+///
+/// # Errors
+/// [`StartError`]; nothing has been made in place of what is missing.
+pub(crate) fn open_storage<D: Disk>(
     config: &Config,
-    disk: &RealDisk,
-) -> Result<(Opened, Option<Held<RealFile>>), StartError> {
+    disk: &D,
+    open: &OpenStore<'_>,
+) -> Result<WithEtcds<D::File>, StartError> {
     let paths = Paths::of(config);
     crate::restore::refuse_unfinished(disk, &config.data_dir)?;
     let folder = paths.store.parent().unwrap_or(&paths.member);
-    disk.create_dir(folder).map_err(|source| StartError::Io {
-        action: format!("make the folder {}", folder.display()),
-        source,
-    })?;
+    let io_error = |action: &str| {
+        let action = format!("{action} the folder {}", folder.display());
+        |source| StartError::Io { action, source }
+    };
+    disk.create_dir(folder).map_err(io_error("make"))?;
     let cache_bytes = config.cache_bytes;
     let etcds = takeover::take_over(disk, &paths, |path| {
-        Storage::open(path, etched_storage::Options { cache_bytes, create: true })
+        open(path, etched_storage::Options { cache_bytes, create: true })
     })?;
+    let names = disk.list(folder).map_err(io_error("list"))?;
+    let is_there = names.iter().any(|name| paths.store.ends_with(name));
     // A mark above 0 says that the store was on disk: the log, which may have lost its beginning or never have had
     // one, could not bring back all that was in it. The whole log is read for that, so only where it matters.
-    let create = !paths.store.exists()
+    let create = !is_there
         && (!etched_wal::exists(disk, &paths.wal)? || {
             let marks = etched_wal::valid_snapshots(disk, &paths.wal)?;
             !marks.is_empty() && marks.iter().all(|mark| mark.index == 0)
         });
     let options = etched_storage::Options { cache_bytes, create };
-    Ok((wait_for_storage(&paths, &options)?, etcds))
+    Ok((wait_for_storage(&paths, &options, open)?, etcds))
 }
 
 /// Another server may have the store: that is said at once, and then waited for, as etcd does.
 fn wait_for_storage(
     paths: &Paths,
     options: &etched_storage::Options,
+    open: &OpenStore<'_>,
 ) -> Result<Opened, etched_storage::Error> {
     let mut said = false;
     loop {
-        match Storage::open(&paths.store, options.clone()) {
+        match open(&paths.store, options.clone()) {
             Err(error @ etched_storage::Error::InUse { .. }) => {
                 if !std::mem::replace(&mut said, true) {
                     tracing::warn!(

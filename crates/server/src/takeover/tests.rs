@@ -137,13 +137,8 @@ fn open(disk: &SimDisk, path: &Path) -> Result<(Storage, Boot), StorageError> {
     Storage::open_on(Arc::new(SimMedium::at(disk, path)), options)
 }
 
-/// As a server starts.
 fn start(disk: &SimDisk) -> Result<Booted<SimDisk>, String> {
-    let held = take_over(disk, &Paths::of(&config()), |path| open(disk, path))
-        .map_err(|error| error.to_string())?;
-    let booted = start_as(disk, config());
-    drop(held);
-    booted
+    start_as(disk, config())
 }
 
 /// Refused with one line that has these words, and nothing was changed.
