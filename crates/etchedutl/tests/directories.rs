@@ -76,6 +76,63 @@ fn a_restore_takes_the_place_of_what_a_killed_one_left() {
 }
 
 #[test]
+fn a_restore_beside_one_that_is_at_work_is_refused_and_takes_nothing_from_it() {
+    let (_kept, folder) = folder_with("snapshot", SNAPSHOT);
+    let half = folder.join("data").join("member.restore").join("snap").join("db");
+    std::fs::create_dir_all(half.parent().unwrap()).unwrap();
+    std::fs::write(&half, "half").unwrap();
+    let at_work = std::fs::File::open(folder.join("data")).unwrap();
+    at_work.lock().unwrap();
+    let line = "snapshot restore snapshot --data-dir data";
+    assert_eq!(refused(&folder, line), "Error: another restore into data is at work");
+    assert_eq!(std::fs::read_to_string(&half).unwrap(), "half");
+    drop(at_work);
+    said(&folder, line);
+    assert_eq!(said(&folder, "hashkv data/member/snap/db"), HASH);
+}
+
+#[test]
+fn of_restores_into_one_directory_at_once_one_succeeds_and_is_whole() {
+    let (_kept, folder) = folder_with("snapshot", SNAPSHOT);
+    let restores: Vec<_> = (0..4)
+        .map(|_| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_etchedutl"));
+            let line = "snapshot restore snapshot --data-dir data --wal-dir log/";
+            command.current_dir(&folder).args(line.split_whitespace()).spawn().unwrap()
+        })
+        .collect();
+    let succeeded = restores.into_iter().map(|mut restore| restore.wait().unwrap().success());
+    assert_eq!(succeeded.filter(|succeeded| *succeeded).count(), 1);
+    assert_eq!(said(&folder, "hashkv data/member/snap/db"), HASH);
+    assert_eq!(std::fs::read_dir(folder.join("data")).unwrap().count(), 1);
+    assert_eq!(std::fs::read_dir(folder.join("log")).unwrap().count(), 1);
+}
+
+#[test]
+fn the_default_place_of_the_log_may_be_spelled_out_and_others_inside_are_refused() {
+    let (_kept, folder) = folder_with("snapshot", SNAPSHOT);
+    std::fs::create_dir(folder.join("real")).unwrap();
+    std::os::unix::fs::symlink("real", folder.join("link")).unwrap();
+    for (data, log) in [
+        ("data", "data/member/wal"),
+        ("data", "./data//member/wal/"),
+        ("data", "data/../data/member/wal/."),
+        ("link/data", "real/data/member/wal"),
+    ] {
+        said(&folder, &format!("snapshot restore snapshot --data-dir {data} --wal-dir {log}"));
+        assert_eq!(said(&folder, &format!("hashkv {data}/member/snap/db")), HASH, "{log}");
+        assert!(folder.join(data).join("member").join("wal").is_dir(), "{log}");
+        std::fs::remove_dir_all(folder.join(data)).unwrap();
+    }
+    for log in ["a/b/member", "a/b/member/snap", "a/b/member.restore/wal", "a/b", "a/b/"] {
+        let line = format!("snapshot restore snapshot --data-dir a/b --wal-dir {log}");
+        let error = refused(&folder, &line);
+        assert!(error.starts_with(&format!("Error: the log cannot lie in {log}: ")), "{error}");
+        assert!(!folder.join("a").exists(), "{log}");
+    }
+}
+
+#[test]
 fn a_restore_that_fails_leaves_nothing_and_the_next_one_works() {
     let mut damaged = SNAPSHOT.to_vec();
     let at = damaged.windows(9).position(|bytes| bytes == [b'z'; 9]).unwrap();
@@ -90,6 +147,9 @@ fn a_restore_that_fails_leaves_nothing_and_the_next_one_works() {
     assert_eq!(std::fs::read_dir(folder.join("data")).unwrap().count(), 0);
     assert!(!folder.join("log").exists());
     std::fs::write(folder.join("snapshot"), SNAPSHOT).unwrap();
+    std::fs::write(folder.join("file"), "").unwrap();
+    refused(&folder, "snapshot restore snapshot --data-dir data --wal-dir file/log");
+    assert_eq!(std::fs::read_dir(folder.join("data")).unwrap().count(), 0);
     said(&folder, "snapshot restore snapshot --data-dir data --wal-dir log");
     assert_eq!(said(&folder, "hashkv data/member/snap/db"), HASH);
 }

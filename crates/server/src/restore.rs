@@ -11,23 +11,25 @@
 //! - `member` is there wholly or not at all, whatever step a crash comes at; and what is there, a start reads.
 //! - `member.restore` is there from the first step to the last: nothing starts beside it. What is in it is nobody's
 //!   data. When something fails it is removed, and what a killed restore left goes with the next one.
+//! - The data directory is locked all the while: only who holds it makes or removes anything in it.
 //!
 //! In memory is one batch of records, and at the end the index, as in a start.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use etched_bolt::{Database, Source, snapshot};
 use etched_consensus::{ConfChange, ConfChangeKind};
 use etched_proto::etcdserverpb::Metadata;
 use etched_proto::raftpb::ConfState;
-use etched_storage::{Applied, Boot, Durability, Options, Storage};
+use etched_storage::{Applied, Durability, Options, Storage};
 use etched_wal::disk::{Disk, RealDisk};
 use etched_wal::{Entry, EntryKind, HardState, SnapshotMark, Wal};
 use prost::Message as _;
+use rustix::io::Errno;
 
 use crate::StartError;
 use crate::boot::{Opened, Paths};
@@ -35,6 +37,7 @@ use crate::cluster::Member;
 use crate::config::Config;
 use crate::filling::{self, FillError, Filling, Members};
 use crate::id;
+use crate::run::OpenStore;
 
 #[cfg(test)]
 mod tests;
@@ -48,7 +51,7 @@ pub struct Restore {
     pub skip_hash_check: bool,
     /// Folder that is made; one that is there must be empty.
     pub data_dir: PathBuf,
-    /// Folder of the log, which must not be there; None is `<data_dir>/member/wal`.
+    /// Folder of the log, which must not be there; None is `<data_dir>/member/wal`. Not elsewhere in `member`.
     pub wal_dir: Option<PathBuf>,
     /// Name of the member whose directory this is; one of `members`.
     pub name: String,
@@ -68,6 +71,25 @@ impl Restore {
         Paths::below(&self.data_dir, self.wal_dir.clone())
     }
 
+    /// The same, with a log of the default place as such, whatever path says so. Refused is a place that this
+    /// makes itself, or that what it makes would lie in.
+    fn placed(&self) -> Result<Self, RestoreError> {
+        let Some(dir) = &self.wal_dir else { return Ok(self.clone()) };
+        let data = resolved(&self.data_dir).map_err(io("open", &self.data_dir))?;
+        let wal = resolved(dir).map_err(io("open", dir))?;
+        let member = Paths::below(&data, None);
+        let is_default = wal == member.wal;
+        let is_inside = |folder: &Path| wal.starts_with(folder);
+        if !is_default
+            && (is_inside(&member.member)
+                || is_inside(&data.join(Self::UNFINISHED))
+                || data.starts_with(&wal))
+        {
+            return Err(RestoreError::LogPlace { dir: dir.clone() });
+        }
+        Ok(Self { wal_dir: self.wal_dir.clone().filter(|_| !is_default), ..self.clone() })
+    }
+
     fn unfinished(&self) -> Paths {
         Paths::inside(self.data_dir.join(Self::UNFINISHED), self.wal_dir.clone())
     }
@@ -85,6 +107,20 @@ pub enum RestoreError {
     /// All of it was read and kept, and then no member would start from it.
     #[error("no member starts from what the snapshot holds: {0}")]
     Unstartable(Box<StartError>),
+    /// Somebody else restores into the same folder.
+    #[error("another restore into {} is at work", dir.display())]
+    AtWork {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A log where it cannot be made.
+    #[error(
+        "the log cannot lie in {}: of the data directory's own folders only member/wal can be its place", dir.display()
+    )]
+    LogPlace {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// A revision that leaves too few above it.
     #[error("the snapshot stands at revision {0}, which no store reaches")]
     TooHigh(i64),
@@ -105,10 +141,11 @@ pub enum RestoreError {
 /// # Errors
 /// [`RestoreError`]; nothing is left behind then but an empty folder.
 pub fn restore(plan: &Restore, progress: &mut dyn FnMut(u64, u64)) -> Result<(), RestoreError> {
+    let plan = &plan.placed()?;
     let file = File::open(&plan.snapshot).map_err(io("open", &plan.snapshot))?;
     let length = file.metadata().map_err(io("stat", &plan.snapshot))?.len();
     if length < snapshot::HASH_BYTES as u64 {
-        return Err(io("seek", &plan.snapshot)(rustix::io::Errno::INVAL.into()));
+        return Err(io("seek", &plan.snapshot)(Errno::INVAL.into()));
     }
     if !plan.skip_hash_check {
         snapshot::verify(&file).map_err(FillError::from)?;
@@ -116,7 +153,41 @@ pub fn restore(plan: &Restore, progress: &mut dyn FnMut(u64, u64)) -> Result<(),
     let log = etched_wal::Options::default();
     let place = Place { disk: RealDisk, open_store: &Storage::open, log };
     let database = Database::open(file).map_err(FillError::from)?;
-    place.restore(plan, &database, progress)
+    RealDisk.create_dir(&plan.data_dir).map_err(io("mkdir", &plan.data_dir))?;
+    // From before the first look until the end: what is there is of a restore that was killed, or of this one.
+    let held = hold(&plan.data_dir)?;
+    let restored = place.restore(plan, &database, progress);
+    drop(held);
+    restored
+}
+
+/// The folder, locked. Nothing is left of the lock, whatever ends it.
+fn hold(dir: &Path) -> Result<File, RestoreError> {
+    let folder = File::open(dir).map_err(io("open", dir))?;
+    match folder.try_lock() {
+        Ok(()) => Ok(folder),
+        // NFS locks no folder; there the store's own lock has to do.
+        Err(TryLockError::Error(error)) if Errno::from_io_error(&error) == Some(Errno::BADF) => {
+            Ok(folder)
+        }
+        Err(TryLockError::Error(error)) => Err(io("lock", dir)(error)),
+        Err(TryLockError::WouldBlock) => Err(RestoreError::AtWork { dir: dir.to_owned() }),
+    }
+}
+
+/// The place that a path names, through symbolic links as far as it is there.
+fn resolved(path: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    let there = absolute.ancestors().find_map(|dir| Some((dir, dir.canonicalize().ok()?)));
+    let (there, mut place) = there.ok_or(io::ErrorKind::NotFound)?;
+    // Nothing of the rest is there, so no link is either.
+    for component in absolute.strip_prefix(there).into_iter().flat_map(Path::components) {
+        match component {
+            Component::ParentDir => drop(place.pop()),
+            component => place.push(component),
+        }
+    }
+    Ok(place)
 }
 
 /// Fails where a restore has begun and has not ended.
@@ -149,9 +220,6 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RestoreErr
     move |source| RestoreError::Io { action, path, source }
 }
 
-/// [`Storage::open`] on some disk.
-type OpenStore<'p> = dyn Fn(&Path, Options) -> etched_storage::Result<(Storage, Boot)> + 'p;
-
 /// Where a restore works: a disk, and the store's files on it.
 struct Place<'p, D> {
     disk: D,
@@ -181,7 +249,7 @@ impl<D: Disk> Place<'_, D> {
         made
     }
 
-    /// Makes the folder that everything goes into. Who makes it owns it; the one of a restore that was killed goes.
+    /// Makes the folder that everything goes into; the one of a restore that was killed goes.
     fn begin(&self, plan: &Restore, unfinished: &Paths) -> Result<(), RestoreError> {
         let Self { disk, open_store, .. } = self;
         let (member, dir) = (plan.paths().member, &unfinished.member);
@@ -191,7 +259,7 @@ impl<D: Disk> Place<'_, D> {
         }
         if is_there(disk, dir).map_err(io("open", dir))? {
             let options = Options { create: false, ..Options::default() };
-            // Whatever else it says, nobody is at work on it.
+            // Where folders have no lock. Whatever else it says, nobody is at work on it.
             if let Err(error @ etched_storage::Error::InUse { .. }) =
                 open_store(&unfinished.store, options)
             {
