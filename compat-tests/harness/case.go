@@ -194,9 +194,15 @@ func (c *Case) Eventually(what string, holds func() bool) {
 // Eventually asks until the condition holds or the deadline is over.
 func Eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(Deadline); !holds(); time.Sleep(20 * time.Millisecond) {
+	Within(t, Deadline, what, holds)
+}
+
+// Within asks until the condition holds or this time is over.
+func Within(t testing.TB, limit time.Duration, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", Deadline, what)
+			t.Fatalf("not within %v: %s", limit, what)
 		}
 	}
 }

@@ -171,11 +171,7 @@ func (c *Case) Refused(code int, reason, method, path string, body any) Status {
 // Eventually asks until the condition holds; for states that no event announces.
 func (c *Case) Eventually(what string, holds func() bool) {
 	c.Helper()
-	for end := time.Now().Add(Deadline); !holds(); time.Sleep(pollEvery) {
-		if time.Now().After(end) {
-			c.Fatalf("not within %v: %s", Deadline, what)
-		}
-	}
+	harness.Within(c, Deadline, what, holds)
 }
 
 // Watch opens a watch that ends with the test.

@@ -93,9 +93,6 @@ const ECHO: &str = "etchedutl() { printf 'called:%s;' \"$@\"; }\n";
 
 #[test]
 fn a_tab_in_bash_completes() {
-    if !is_there("script") {
-        return;
-    }
     let (_kept, folder) = folder("bash");
     let keys = format!(
         "source ./script\n{ECHO}etchedutl sna\tsta\tsnap\t\netchedutl def\t--da\tda\t\nexit\n"
@@ -107,7 +104,8 @@ fn a_tab_in_bash_completes() {
 
 #[test]
 fn a_tab_in_zsh_completes() {
-    if !is_there("script") || !is_there("zsh") {
+    if !is_there("zsh") {
+        eprintln!("zsh is not there: its script is not tried");
         return;
     }
     let (_kept, folder) = folder("zsh");
@@ -124,6 +122,7 @@ fn a_tab_in_zsh_completes() {
 #[test]
 fn fish_is_offered_what_can_come() {
     if !is_there("fish") {
+        eprintln!("fish is not there: its script is not tried");
         return;
     }
     let (_kept, folder) = folder("fish");
