@@ -34,6 +34,11 @@ func openRaw(t testing.TB, server *Server) *raw {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return overConn(t, conn)
+}
+
+func overConn(t testing.TB, conn net.Conn) *raw {
+	t.Helper()
 	t.Cleanup(func() { conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(Deadline))
 	r := &raw{t: t, conn: conn, framer: http2.NewFramer(conn, conn)}

@@ -42,9 +42,11 @@ pub(crate) async fn serve(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let Some(full_name) = routes::method_at(path) else {
+        crate::http::read_out(request);
         return error::response(&Status::not_found("Not Found"));
     };
     if request.method() != Method::POST {
+        crate::http::read_out(request);
         return error::response(&Status::unimplemented("Method Not Allowed"));
     }
     match call(shared, stopping, full_name, request).await {

@@ -5,15 +5,23 @@ mod health;
 mod process;
 mod profile;
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use http::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue, LOCATION, ORIGIN};
+use http::header::{ALLOW, CONTENT_TYPE, DATE, HOST, HeaderValue, LOCATION, ORIGIN};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 
 use crate::grpc::Body;
 use crate::shared::Shared;
 use crate::{api, gateway, metrics};
+
+/// Bytes of a body that are read although nobody wants them.
+const UNREAD_BYTES_MAX: usize = 256 << 10;
+/// How long they may take.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which paths an address serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,30 +54,73 @@ pub(crate) async fn serve(
     if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
         return text(StatusCode::BAD_REQUEST, "400 Bad Request: missing required Host header");
     }
-    if surface == Surface::Client
-        && over == Over::Plain
-        && let Some(refused) = refuse_host(&shared, request.headers())
+    let version = request.version();
+    let mut response = if surface == Surface::Client {
+        serve_client(&shared, stopping, over, request).await
+    } else {
+        route_unread(&shared, surface, request).await
+    };
+    if version == Version::HTTP_2 {
+        // Of itself hyper gives none there, because answers of gRPC have none.
+        let date = httpdate::fmt_http_date(SystemTime::now());
+        let date = HeaderValue::try_from(date).expect("letters and digits");
+        response.headers_mut().insert(DATE, date);
+    }
+    response
+}
+
+async fn serve_client(
+    shared: &Arc<Shared>,
+    stopping: api::Stopping,
+    over: Over,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    if over == Over::Plain
+        && let Some(refused) = refuse_host(shared, request.headers())
     {
         return refused;
     }
-    if surface == Surface::Client && over == Over::TlsByName && names_nobody(&shared, &request) {
+    if over == Over::TlsByName && names_nobody(shared, &request) {
+        read_out(request);
         return text(
             StatusCode::BAD_REQUEST,
             "CommonName of client sending a request against gateway will be ignored and not used as \
              expected\n",
         );
     }
-    if surface != Surface::Client {
-        return route(&shared, surface, &request).await;
-    }
     let origin = request.headers().get(ORIGIN).cloned();
     let mut response = if request.method() == Method::OPTIONS {
         Response::new(Body::Empty)
     } else {
-        route_client(&shared, stopping, request).await
+        route_client(shared, stopping, request).await
     };
-    add_cors(&shared, origin, response.headers_mut());
+    add_cors(shared, origin, response.headers_mut());
     response
+}
+
+/// Lets the client send the rest of a body that nobody reads, within bounds, while its answer is on the way.
+///
+/// HTTP/2 would close the stream under it, and a client that has not sent all by then may lose the answer over that
+/// (curl does: error 92). HTTP/1 has no such trouble: hyper reads on by itself, or closes.
+pub(crate) fn read_out(request: Request<Incoming>) {
+    let is_http2 = request.version() == Version::HTTP_2;
+    let mut body = request.into_body();
+    if !is_http2 || body.is_end_stream() {
+        return;
+    }
+    tokio::task::spawn_local(async move {
+        let rest = async {
+            let mut read = 0;
+            while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+                read += frame.data_ref().map_or(0, bytes::Bytes::len);
+                if read > UNREAD_BYTES_MAX {
+                    return;
+                }
+            }
+        };
+        // Who takes longer than that sees his stream closed.
+        let _ = tokio::time::timeout(UNREAD_TIMEOUT, rest).await;
+    });
 }
 
 /// Whether the gateway would pass over the user that a certificate names.
@@ -86,7 +137,7 @@ async fn route_client(
     request: Request<Incoming>,
 ) -> Response<Body> {
     if !shared.config.grpc_gateway {
-        return route(shared, Surface::Client, &request).await;
+        return route_unread(shared, Surface::Client, request).await;
     }
     let path = request.uri().path();
     let path = match path.strip_prefix("/v3beta/") {
@@ -97,9 +148,22 @@ async fn route_client(
         return gateway::serve(Arc::clone(shared), stopping, &path, request).await;
     }
     if path == "/v3" {
-        return to_folder(&request, gateway::PREFIX);
+        let response = to_folder(&request, gateway::PREFIX);
+        read_out(request);
+        return response;
     }
-    route(shared, Surface::Client, &request).await
+    route_unread(shared, Surface::Client, request).await
+}
+
+/// What needs nothing of a request's body.
+async fn route_unread(
+    shared: &Arc<Shared>,
+    surface: Surface,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let response = route(shared, surface, &request).await;
+    read_out(request);
+    response
 }
 
 /// Go's answer to the name of a folder without its slash.
