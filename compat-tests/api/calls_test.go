@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -130,8 +131,9 @@ func TestTheHealthServiceStopsForADefragmentationWhenItIsTold(t *testing.T) {
 		for i := range 300 {
 			c.Put(fmt.Sprint("large", i), strings.Repeat("v", 100_000))
 		}
-		health := healthpb.NewHealthClient(c.Conn)
-		stream, err := health.Watch(c.Context(), &healthpb.HealthCheckRequest{})
+		ctx, cancel := context.WithCancel(c.Context())
+		defer cancel()
+		stream, err := healthpb.NewHealthClient(c.Conn).Watch(ctx, &healthpb.HealthCheckRequest{})
 		if err != nil {
 			c.Fatal(err)
 		}
@@ -144,8 +146,28 @@ func TestTheHealthServiceStopsForADefragmentationWhenItIsTold(t *testing.T) {
 			c.Notef(step, "%v", state.GetStatus())
 		}
 		next("before")
-		go func() { _, _ = c.Maintenance.Defragment(c.T.Context(), &pb.DefragmentRequest{}) }()
+		seen, ended := make(chan struct{}), make(chan error, 1)
+		go func() {
+			for {
+				// A watcher hears of the last change only: one that was too fast for it is made again.
+				if _, err := c.Maintenance.Defragment(ctx, &pb.DefragmentRequest{}); err != nil {
+					ended <- err
+					cancel()
+					return
+				}
+				select {
+				case <-seen:
+					ended <- nil
+					return
+				default:
+				}
+			}
+		}()
 		next("while it runs")
+		close(seen)
 		next("after")
+		if err := <-ended; err != nil {
+			c.Error(err)
+		}
 	}, "--feature-gates", "StopGRPCServiceOnDefrag=true")
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -68,6 +69,47 @@ func TestMemoryIsLockedOrTheStartIsRefused(t *testing.T) {
 	if etcd != etched {
 		t.Errorf("DIFFERENCE\n    etcd   %s\n    etched %s", etcd, etched)
 	}
+}
+
+// mayLock is whether no limit counts for the memory that a process of this user locks.
+func mayLock(t *testing.T) bool {
+	const memlock, most = 8, 64 << 20 // RLIMIT_MEMLOCK is not among syscall's names.
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(memlock, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if limit.Cur == ^uint64(0) || limit.Cur > most {
+		return limit.Cur == ^uint64(0)
+	}
+	memory, err := syscall.Mmap(-1, 0, int(limit.Cur)+1<<20, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = syscall.Munmap(memory) }()
+	return syscall.Mlock(memory) == nil
+}
+
+func TestTheSystemSaysThatMemoryIsLocked(t *testing.T) {
+	if !mayLock(t) {
+		t.Skip("needs CAP_IPC_LOCK or an unlimited RLIMIT_MEMLOCK")
+	}
+	OnBoth(t, func(c *Case) {
+		// The store's file and what it is kept in have grown since the start.
+		for i := range 100 {
+			c.Put(fmt.Sprint("large", i), strings.Repeat("v", 100_000))
+		}
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.Server.Pid()))
+		if err != nil {
+			c.Fatal(err)
+		}
+		locked := 0
+		for _, line := range strings.Split(string(status), "\n") {
+			_, _ = fmt.Sscanf(line, "VmLck: %d kB", &locked)
+		}
+		if locked < 10_000 {
+			c.Errorf("%d kB are locked\n%s", locked, status)
+		}
+	}, "--memory-mlock")
 }
 
 func TestTheInitDaemonIsToldWhenTheMemberServes(t *testing.T) {

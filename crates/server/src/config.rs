@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use etched_tls::TlsInfo;
 
+/// Most bytes the store may take when nothing else is said, as in etcd.
+pub(crate) const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
+
 /// One address to serve on. The same place may be there twice, with TLS and without.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
@@ -243,7 +246,7 @@ impl Default for Config {
             max_concurrent_streams: u32::MAX,
             keepalive_interval: Some(Duration::from_secs(7200)),
             keepalive_timeout: Duration::from_secs(20),
-            quota_bytes: Some(2 << 30),
+            quota_bytes: Some(QUOTA_BYTES_DEFAULT),
             compaction_batch: 1000,
             compaction_pause: Duration::from_millis(10),
             auto_compaction: AutoCompaction::Off,

@@ -186,6 +186,15 @@ impl Storage {
         Ok(Sizes { file_bytes: room.taken, live_bytes })
     }
 
+    /// Bytes of the file's pages that are in use, by walking all of it: slow, and it waits for commits. Pages whose
+    /// rows the last commits removed count until a checkpoint has let go of them.
+    ///
+    /// # Errors
+    /// As [`View::get`].
+    pub fn allocated_bytes(&self) -> Result<u64> {
+        self.writer().file.allocated_bytes()
+    }
+
     pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -144,7 +144,8 @@ pub struct Sizes {
     ///
     /// Not the length: the file grows by doubling and its unused end has no blocks.
     pub file_bytes: u64,
-    /// Bytes that live rows need, page overhead included: what Status calls dbSizeInUse.
+    /// Bytes that live rows need, page overhead included: what Status calls dbSizeInUse. An estimate; too low
+    /// where records are larger than a page, which take whole powers of two of pages.
     pub live_bytes: u64,
 }
 
