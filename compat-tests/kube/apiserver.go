@@ -5,12 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -27,43 +22,8 @@ type Apiserver struct {
 	// Address is host:port where it serves.
 	Address string
 
-	flags   []string
-	logFile string
-	cmd     *exec.Cmd
-	done    chan struct{}
-	client  *http.Client
-}
-
-// program is the path of kube-apiserver or kubectl: from KUBE_APISERVER_BIN or KUBECTL_BIN, else where
-// the `run` command puts them.
-func program(name string) string {
-	if path := os.Getenv(strings.ToUpper(strings.ReplaceAll(name, "-", "_")) + "_BIN"); path != "" {
-		return path
-	}
-	_, here, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(here), "..", "..", "target", "compat", "kube", name)
-}
-
-// launch starts the process without waiting for it to be ready.
-func (a *Apiserver) launch() error {
-	log, err := os.OpenFile(a.logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	a.cmd = exec.Command(program("kube-apiserver"), a.flags...)
-	a.cmd.Stdout, a.cmd.Stderr = log, log
-	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := a.cmd.Start(); err != nil {
-		a.cmd = nil
-		return err
-	}
-	a.done = make(chan struct{})
-	go func(cmd *exec.Cmd, done chan struct{}) {
-		_ = cmd.Wait()
-		close(done)
-	}(a.cmd, a.done)
-	return nil
+	process
+	client *http.Client
 }
 
 // Start runs it, again on its port after a Kill or a Stop, and waits until it is ready.
@@ -94,40 +54,6 @@ func (a *Apiserver) AwaitReady(t testing.TB) {
 		}
 	}
 	t.Fatalf("kube-apiserver is not ready within %v; it says\n%s\nits log\n%s", startDeadline, said, a.LogTail(40))
-}
-
-// Kill ends the process with SIGKILL and waits for its end.
-func (a *Apiserver) Kill() {
-	if a.cmd != nil {
-		_ = a.cmd.Process.Kill()
-		<-a.done
-	}
-}
-
-// Stop ends the process with SIGTERM and waits for its end.
-func (a *Apiserver) Stop(t testing.TB) {
-	t.Helper()
-	_ = a.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-a.done:
-	case <-time.After(stopDeadline):
-		t.Fatalf("kube-apiserver does not end on SIGTERM\n%s", a.LogTail(20))
-	}
-}
-
-// Log is all that its runs have written so far.
-func (a *Apiserver) Log() string {
-	content, err := os.ReadFile(a.logFile)
-	if err != nil {
-		return ""
-	}
-	return string(content)
-}
-
-// LogTail is the last lines of the log.
-func (a *Apiserver) LogTail(lines int) string {
-	all := strings.Split(strings.TrimRight(a.Log(), "\n"), "\n")
-	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
 // Metric adds up the samples of a metric whose labels contain all of these texts.

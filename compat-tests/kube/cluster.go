@@ -27,6 +27,10 @@ type Options struct {
 	Secured bool
 	// WithoutRangeStream is a store that refuses that call, as one before etcd 3.7 does.
 	WithoutRangeStream bool
+	// Managers is how many kube-controller-managers there are; with one or more there is a scheduler too.
+	Managers int
+	// Nodes is how many fake nodes there are.
+	Nodes int
 	// Flags of the apiservers besides the usual ones.
 	Flags []string
 }
@@ -36,6 +40,9 @@ type Cluster struct {
 	Kind       harness.Kind
 	Store      *harness.Server
 	Apiservers []*Apiserver
+	Managers   []*process
+	Scheduler  *process
+	Nodes      *nodes
 
 	options  Options
 	dir      string
@@ -76,6 +83,10 @@ func start(t testing.TB, kind harness.Kind, options Options) *Cluster {
 	for _, a := range c.Apiservers {
 		a.AwaitReady(t)
 	}
+	c.startControllers(t)
+	if options.Nodes > 0 {
+		c.Nodes = startNodes(t, c.Apiservers[0], options.Nodes)
+	}
 	return c
 }
 
@@ -110,15 +121,20 @@ func (c *Cluster) apiserver(t testing.TB, number int) *Apiserver {
 		"--service-account-signing-key-file=" + c.keys.file("accounts.key"),
 		"--service-cluster-ip-range=10.96.0.0/16",
 		"--authorization-mode=Node,RBAC",
+	}
+	if c.options.Managers == 0 {
 		// No controller makes the accounts that it asks for.
-		"--disable-admission-plugins=ServiceAccount",
+		flags = append(flags, "--disable-admission-plugins=ServiceAccount")
 	}
 	flags = append(flags, c.towardsStore()...)
 	return &Apiserver{
 		Address: address,
-		flags:   append(flags, c.options.Flags...),
-		logFile: filepath.Join(c.dir, fmt.Sprintf("apiserver-%d.log", number)),
-		client:  &http.Client{Transport: c.transport()},
+		process: process{
+			program: "kube-apiserver",
+			flags:   append(flags, c.options.Flags...),
+			logFile: filepath.Join(c.dir, fmt.Sprintf("apiserver-%d.log", number)),
+		},
+		client: &http.Client{Transport: c.transport()},
 	}
 }
 

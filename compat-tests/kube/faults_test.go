@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"go.etcd.io/etcd/client/v3"
 )
 
 // Between two kills this many writes are acknowledged.
@@ -14,6 +16,7 @@ func TestAcknowledgedWritesOutliveKillsOfTheApiserverAndOfTheStore(t *testing.T)
 	options := Options{Apiservers: 2, Flags: []string{"--request-timeout=10s"}}
 	OnOwn(t, options, func(c *Case) {
 		first, second := c.Apiservers[0], c.Apiservers[1]
+		c.AwaitPeers()
 		version := c.List(c.ConfigMaps()).Metadata.ResourceVersion
 		w := c.StartWriters()
 		// One watches at an apiserver that is killed, the other at one that lives.
@@ -50,6 +53,18 @@ func TestAcknowledgedWritesOutliveKillsOfTheApiserverAndOfTheStore(t *testing.T)
 		c.ForgiveComplaints() // the store was gone
 		c.Set(resources[0], "last", "2")
 		c.List(c.ConfigMaps())
+	})
+}
+
+// AwaitPeers waits until each apiserver has its entry among the peers: one that starts while there is none
+// complains. The first try of an apiserver may fail beside another on an empty store, the next is ten
+// seconds later.
+func (c *Case) AwaitPeers() {
+	c.Helper()
+	store := c.StoreClient()
+	c.Eventually("all apiservers are among the peers", func() bool {
+		answer := need(store.Get(c.Context(), defaultPrefix+"masterleases/", clientv3.WithPrefix(), clientv3.WithCountOnly()))
+		return answer.Count == int64(len(c.Apiservers))
 	})
 }
 

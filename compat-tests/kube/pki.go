@@ -66,7 +66,13 @@ func (k *keys) authority(t testing.TB, name string) *authority {
 // pair makes a certificate of this name, good for a server on loopback and for a client.
 func (k *keys) pair(t testing.TB, by *authority, name string, groups ...string) pair {
 	t.Helper()
-	template := template(name)
+	return k.pairOf(t, by, name, name, groups...)
+}
+
+// pairOf makes one whose files have another name than its subject.
+func (k *keys) pairOf(t testing.TB, by *authority, name, subject string, groups ...string) pair {
+	t.Helper()
+	template := template(subject)
 	template.Subject.Organization = groups
 	key := k.newKey(t)
 	der := need(x509.CreateCertificate(rand.Reader, template, by.cert, key.Public(), by.key))

@@ -16,19 +16,23 @@ type Object = map[string]any
 // Meta is what the tests look at in an object's or a list's metadata.
 type Meta struct {
 	Name               string            `json:"name"`
+	UID                string            `json:"uid"`
 	Namespace          string            `json:"namespace"`
 	ResourceVersion    string            `json:"resourceVersion"`
 	DeletionTimestamp  string            `json:"deletionTimestamp"`
 	Finalizers         []string          `json:"finalizers"`
+	OwnerReferences    []any             `json:"ownerReferences"`
 	Annotations        map[string]string `json:"annotations"`
 	Continue           string            `json:"continue"`
 	RemainingItemCount *int64            `json:"remainingItemCount"`
 }
 
 // Item is an object of a list or a watch, with what the tests put into it: the data of a ConfigMap, the
-// message of an Event. In an ERROR event it is a status.
+// message of an Event; Spec and Status are as they come. In an ERROR event it is a status.
 type Item struct {
 	Metadata Meta              `json:"metadata"`
+	Spec     any               `json:"spec"`
+	Status   any               `json:"status"`
 	Data     map[string]string `json:"data"`
 	Message  string            `json:"message"`
 	Reason   string            `json:"reason"`

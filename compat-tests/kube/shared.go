@@ -34,6 +34,8 @@ var (
 	SecuredPair = &SharedCluster{options: Options{
 		Apiservers: 2, Secured: true, Flags: []string{"--etcd-prefix=" + pairPrefix, "--event-ttl=20s"},
 	}}
+	// Controlled has all of Kubernetes but the kubelets.
+	Controlled = &SharedCluster{options: Options{Managers: 1, Nodes: 20}}
 )
 
 const pairPrefix = "/another/place"
@@ -63,7 +65,7 @@ func (s *SharedCluster) of(kind harness.Kind) *lasting {
 
 // endShared ends all of them.
 func endShared() {
-	for _, s := range []*SharedCluster{Plain, Compacting, SecuredPair} {
+	for _, s := range []*SharedCluster{Plain, Compacting, SecuredPair, Controlled} {
 		for _, kind := range kinds {
 			for ends := s.of(kind).ends; len(ends) > 0; ends = ends[:len(ends)-1] {
 				ends[len(ends)-1]()

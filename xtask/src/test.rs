@@ -5,6 +5,7 @@
 //! compat  Go and python clients on etched and on real etcd      (compat-tests/run)
 //! common  etcd's own black-box suite on etched, also over TLS   (compat-tests/common)
 //! crash   kill -9, full disks, damaged files                    (compat-tests/crash)
+//! kube    a real kube-apiserver on etched and on real etcd      (compat-tests/kube)
 //! ```
 //! Stages named on the command line are the only ones that run. The release binary is built before
 //! the first stage that runs it. A stage's totals are read from what its programs print; the last
@@ -43,7 +44,7 @@ struct Stage {
     commands: fn() -> Vec<Command>,
 }
 
-const STAGES: [Stage; 4] = [
+const STAGES: [Stage; 5] = [
     Stage { name: "rust", needs: &[], binary: false, commands: rust },
     Stage { name: "compat", needs: &[&tools::GO, &tools::PYTHON], binary: true, commands: compat },
     Stage {
@@ -53,6 +54,14 @@ const STAGES: [Stage; 4] = [
         commands: common,
     },
     Stage { name: "crash", needs: &[&tools::GO, &tools::UNSHARE], binary: true, commands: crash },
+    Stage {
+        name: "kube",
+        needs: &[&tools::GO, &tools::PYTHON],
+        binary: true,
+        commands: || {
+            vec![with_binary(tools::command("compat-tests", "./run", &["kube-apiserver"]))]
+        },
+    },
 ];
 
 fn rust() -> Vec<Command> {
