@@ -18,7 +18,7 @@ const NET_AND_RAFT: [&str; 6] = ["tokio", "hyper", "h2", "tonic", "http", "raft"
 const PURE: [&str; 10] =
     ["tokio", "hyper", "h2", "tonic", "http", "raft", "redb", "rand", "getrandom", "rustix"];
 
-const ROOMS: [Room; 15] = [
+const ROOMS: [Room; 16] = [
     Room { name: "etched-proto", may_use: &[], must_not_reach: &NET_AND_RAFT },
     Room { name: "etched-bolt", may_use: &["etched-proto"], must_not_reach: &NET_AND_RAFT },
     Room { name: "etched-mvcc", may_use: &["etched-proto"], must_not_reach: &PURE },
@@ -37,6 +37,11 @@ const ROOMS: [Room; 15] = [
     },
     Room { name: "etched-tls", may_use: &[], must_not_reach: &NET_AND_RAFT },
     Room {
+        name: "etched-transport",
+        may_use: &["etched-proto"],
+        must_not_reach: &["raft", "redb", "h2", "tonic"],
+    },
+    Room {
         name: "etched-server",
         may_use: &[
             "etched-bolt",
@@ -48,6 +53,7 @@ const ROOMS: [Room; 15] = [
             "etched-storage",
             "etched-consensus",
             "etched-tls",
+            "etched-transport",
         ],
         must_not_reach: &[],
     },
@@ -79,7 +85,7 @@ const ROOMS: [Room; 15] = [
 const OWNED: [(&str, &[&str]); 5] = [
     ("raft", &["etched-consensus"]),
     ("redb", &["etched-storage", "etched-sim"]),
-    ("hyper", &["etched-server"]),
+    ("hyper", &["etched-server", "etched-transport"]),
     ("h2", &["etched-server"]),
     ("prometheus", &["etched-server"]),
 ];
