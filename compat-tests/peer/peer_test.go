@@ -9,7 +9,9 @@ import (
 	"crypto/sha1"
 	"encoding/binary"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -106,7 +108,9 @@ func (v *voter) text() string {
 }
 
 // heard is whether a message of this kind came.
-func (v *voter) heard(kind string) bool { return strings.Contains(v.text(), kind+" ") }
+func (v *voter) heard(kind string) bool {
+	return slices.ContainsFunc(strings.Split(v.text(), "\n"), func(line string) bool { return strings.HasPrefix(line+" ", kind+" ") })
+}
 
 // startEtcd starts that of these members, whose peer addresses are given.
 func startEtcd(t *testing.T, name string, members map[string]string, flags ...string) *Server {
@@ -142,6 +146,14 @@ func TestEtcdAndOurTransportAreACluster(t *testing.T) {
 		// The other way round: what etcd's clients want goes to our member, and comes back as appends.
 		client.moveLeader(memberID("http://" + ours))
 		client.putAndGet("led by ours", "1")
+		// Ours began with a snapshot.
+		Eventually(t, "a snapshot is taken", func() bool {
+			return v.heard(fmt.Sprintf("snapshot %x true", memberID("http://"+theirs)))
+		})
+		kept, err := os.Stat(filepath.Join(server.DataDir, "member", "snap", "0000000000000001.snap.db"))
+		if err != nil || kept.Size() != 10<<20 {
+			t.Errorf("the database that etcd kept: %v, %v", kept, err)
+		}
 		client.putAndGet("large and led by ours", strings.Repeat("w", 1<<20))
 		for i := range 200 {
 			client.put(fmt.Sprintf("key-%d", i), "again")
@@ -152,6 +164,10 @@ func TestEtcdAndOurTransportAreACluster(t *testing.T) {
 				t.Errorf("no %s came", kind)
 			}
 		}
+		// When etcd comes back, both find each other again.
+		server.Kill()
+		server.Restart(t)
+		client.putAndGet("after a restart", "1")
 		if log := server.Log(); strings.Contains(log, `"level":"panic"`) || strings.Contains(log, "failed to process Raft message") {
 			t.Errorf("etcd complains:\n%s", log)
 		}

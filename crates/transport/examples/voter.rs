@@ -5,7 +5,8 @@
 //! voter LISTEN_ADDRESS ID CLUSTER_ID PEER_ID=PEER_URL...
 //! ```
 //! Ids are hexadecimal. Each message that comes in is a line of output: its kind, its index, its number of entries.
-//! It does what raft asks for only as far as a healthy cluster needs it.
+//! It does what raft asks for only as far as a healthy cluster needs it. As soon as it leads it sends a snapshot of index 1,
+//! which raft passes over because everybody has more, after the receiver has kept its database: ten megabytes of nothing.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -13,9 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use etched_proto::raftpb::{Entry, Message, MessageType};
+use etched_proto::raftpb::{Entry, Message, MessageType, Snapshot, SnapshotMetadata};
 use etched_transport::{
-    Body, Config, Dialer, IO_TIMEOUT, Idle, Raft, Refused, SnapshotBody, SnapshotRefused, Transport,
+    Body, Config, Dialer, IO_TIMEOUT, Idle, Raft, Refused, SnapshotBody, SnapshotRefused,
+    SnapshotSource, Transport,
 };
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -26,6 +28,9 @@ use tokio::sync::mpsc;
 
 /// How often a leader says that it is there.
 const HEARTBEAT: Duration = Duration::from_millis(100);
+/// Pieces of the snapshot that a new leader sends, and their bytes.
+const PIECES: u64 = 160;
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Passes everything on to the task that is the member.
 struct Inbox(mpsc::UnboundedSender<Message>);
@@ -239,10 +244,30 @@ async fn live(
                 let kind = MessageType::try_from(message.r#type.unwrap_or_default());
                 let kind = kind.map_or("unknown", |kind| kind.as_str_name());
                 println!("{kind} {} {}", message.index.unwrap_or_default(), message.entries.len());
+                let led = member.leads;
                 transport.send(member.step(message));
+                if member.leads && !led {
+                    send_snapshot(&member, &transport);
+                }
             }
         }
     }
+}
+
+/// Sends what a receiver keeps and raft does not want.
+fn send_snapshot(member: &Member, transport: &Transport) {
+    let metadata = SnapshotMetadata { index: Some(1), term: Some(1), conf_state: None };
+    let snapshot = Snapshot { data: None, metadata: Some(metadata) };
+    let message = Message { snapshot: Some(snapshot), ..member.message(MessageType::MsgSnap) };
+    let (to, chunks) = mpsc::channel(2);
+    tokio::spawn(async move {
+        for _ in 0..PIECES {
+            if to.send(Ok(Bytes::from(vec![0; PIECE_BYTES]))).await.is_err() {
+                return;
+            }
+        }
+    });
+    transport.send_snapshot(message, SnapshotSource { size: PIECES * PIECE_BYTES as u64, chunks });
 }
 
 async fn answer(transport: &Transport, request: Request<Incoming>) -> Response<Body> {

@@ -7,6 +7,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -22,6 +23,11 @@ use crate::local::Hex;
 use crate::outgoing::Stream;
 use crate::peer::Peer;
 use crate::{Refused, SnapshotRefused, Transport, probe, snapshot, wire};
+
+/// Bytes of all messages that are coming in by POST at one moment. One that would go beyond is refused as unreadable;
+/// small ones are not counted, so that votes come through.
+pub const POSTED_BYTES_MAX: u64 = 1 << 30;
+const SMALL_BYTES: u64 = 64 << 10;
 
 /// Everything this module answers.
 const PREFIX: &str = "/raft";
@@ -69,6 +75,27 @@ impl http_body::Body for Body {
     }
 }
 
+/// What one body has of [`POSTED_BYTES_MAX`].
+struct Share<'a> {
+    of: &'a AtomicU64,
+    bytes: u64,
+}
+
+impl Share<'_> {
+    /// Whether it is, or can be made, as large as a body.
+    fn covers(&mut self, size: u64) -> bool {
+        let more = size.saturating_sub(SMALL_BYTES).saturating_sub(self.bytes);
+        self.bytes += more;
+        self.of.fetch_add(more, Ordering::Relaxed) + more <= POSTED_BYTES_MAX
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// A request that is not done; becomes its answer.
 type Answer = Result<Response<Body>, Response<Body>>;
 
@@ -103,7 +130,7 @@ impl Transport {
             self.of_cluster(text(StatusCode::BAD_REQUEST, reason))
         };
         let body = self.read(request.into_body()).await.ok_or("error reading raft message");
-        let body = body.map_err(bad)?;
+        let (body, _share) = body.map_err(bad)?;
         let size = body.len();
         let message = parse_message(body).map_err(|error| {
             tracing::warn!(
@@ -129,18 +156,19 @@ impl Transport {
         Ok(self.of_cluster(done()))
     }
 
-    /// A whole body of bounded size that keeps coming.
-    async fn read(&self, mut body: Incoming) -> Option<Bytes> {
-        let mut whole = BytesMut::new();
+    /// A whole body of bounded size that keeps coming, and its share of what all bodies may have.
+    async fn read(&self, mut body: Incoming) -> Option<(Bytes, Share<'_>)> {
+        let (mut whole, mut share) = (BytesMut::new(), Share { of: &self.posted, bytes: 0 });
         while let Some(bytes) =
             snapshot::next(&mut body, self.local.config.read_timeout).await.ok()?
         {
-            if (whole.len() + bytes.len()) as u64 > MESSAGE_BYTES_MAX {
+            let size = (whole.len() + bytes.len()) as u64;
+            if size > MESSAGE_BYTES_MAX || !share.covers(size) {
                 return None;
             }
             whole.extend_from_slice(&bytes);
         }
-        Some(whole.freeze())
+        Some((whole.freeze(), share))
     }
 
     async fn take_snapshot(&self, remote: &str, request: Request<Incoming>) -> Answer {
@@ -335,4 +363,24 @@ fn text(status: StatusCode, reason: &str) -> Response<Body> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_share_what_all_may_have_and_give_it_back() {
+        let all = AtomicU64::new(0);
+        let mut large = Share { of: &all, bytes: 0 };
+        assert!(large.covers(SMALL_BYTES) && all.load(Ordering::Relaxed) == 0);
+        assert!(large.covers(SMALL_BYTES + 10) && large.covers(SMALL_BYTES + POSTED_BYTES_MAX));
+        let mut other = Share { of: &all, bytes: 0 };
+        assert!(other.covers(SMALL_BYTES), "a small one is always taken");
+        assert!(!other.covers(SMALL_BYTES + 1));
+        drop(large);
+        assert!(other.covers(SMALL_BYTES + 1));
+        drop(other);
+        assert_eq!(all.load(Ordering::Relaxed), 0);
+    }
 }

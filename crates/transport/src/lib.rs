@@ -44,7 +44,7 @@ mod wire;
 pub use codec::{DecodeError, ENTRIES_MAX, MESSAGE_BYTES_MAX};
 pub use connect::{ANSWER_BYTES_MAX, ClientTls, Dialer};
 pub use error::Error;
-pub use handler::{Body, RaftStream};
+pub use handler::{Body, POSTED_BYTES_MAX, RaftStream};
 pub use idle::Idle;
 pub use local::{Config, IO_TIMEOUT};
 pub use outgoing::{STREAM_QUEUE_BYTES_MAX, STREAM_QUEUE_MAX};

@@ -33,7 +33,14 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// Where one kind of messages to a peer goes while it listens.
 pub(crate) struct Outgoing {
     kind: Kind,
-    queue: Mutex<Option<Queue>>,
+    slot: Mutex<Slot>,
+}
+
+#[derive(Default)]
+struct Slot {
+    queue: Option<Queue>,
+    /// For good: a peer that asks at the moment of its removal gets nothing more.
+    closed: bool,
 }
 
 struct Queue {
@@ -53,13 +60,13 @@ pub(crate) enum Offered {
 
 impl Outgoing {
     pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, queue: Mutex::new(None) }
+        Self { kind, slot: Mutex::default() }
     }
 
     /// Takes a message out of `slot` if there is a queue for it; never waits.
     pub(crate) fn offer(&self, slot: &mut Option<Message>) -> Offered {
-        let mut listening = self.queue.lock();
-        let Some(queue) = listening.as_ref() else { return Offered::Down };
+        let mut listening = self.slot.lock();
+        let Some(queue) = &listening.queue else { return Offered::Down };
         let Some(message) = slot.take() else { return Offered::Queued };
         let size = message.encoded_len();
         let waiting = queue.bytes.load(Ordering::Relaxed);
@@ -76,7 +83,7 @@ impl Outgoing {
             }
             Err(mpsc::error::TrySendError::Closed(message)) => {
                 *slot = Some(message);
-                *listening = None;
+                listening.queue = None;
                 Offered::Down
             }
         }
@@ -86,7 +93,7 @@ impl Outgoing {
     pub(crate) fn attach(&self, link: &Arc<Link>) -> Stream {
         let (to, queue) = mpsc::channel(STREAM_QUEUE_MAX);
         let bytes = Arc::new(AtomicUsize::new(0));
-        let replaced = self.queue.lock().replace(Queue { to, bytes: Arc::clone(&bytes) });
+        let replaced = self.slot.lock().replace(Queue { to, bytes: Arc::clone(&bytes) });
         link.status.activate();
         let (local, peer) = (link.local.config.id, link.id);
         if replaced.is_some_and(|queue| !queue.to.is_closed()) {
@@ -110,9 +117,16 @@ impl Outgoing {
         Stream { kind, link, queue, bytes, encoder: Encoder::new(kind), heartbeat }
     }
 
-    /// Ends the stream, if there is one.
+    /// Ends the stream, if there is one, for good.
     pub(crate) fn close(&self) {
-        *self.queue.lock() = None;
+        *self.slot.lock() = Slot { queue: None, closed: true };
+    }
+}
+
+impl Slot {
+    /// Puts a queue in the place of another. A closed slot keeps none, and a stream without one has ended.
+    fn replace(&mut self, queue: Queue) -> Option<Queue> {
+        std::mem::replace(&mut self.queue, (!self.closed).then_some(queue))
     }
 }
 

@@ -11,19 +11,26 @@ use crate::metrics::PeerMetrics;
 pub(crate) struct Status {
     id: u64,
     metrics: Arc<PeerMetrics>,
-    since: Mutex<Option<Instant>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    since: Option<Instant>,
+    /// The peer was removed; what its tasks still say on their way out does not count.
+    ended: bool,
 }
 
 impl Status {
     pub(crate) fn new(id: u64, metrics: Arc<PeerMetrics>) -> Self {
-        Self { id, metrics, since: Mutex::new(None) }
+        Self { id, metrics, state: Mutex::default() }
     }
 
     /// Something arrived at the peer, or from it.
     pub(crate) fn activate(&self) {
-        let mut since = self.since.lock();
-        if since.is_none() {
-            *since = Some(Instant::now());
+        let mut state = self.state.lock();
+        if state.since.is_none() && !state.ended {
+            state.since = Some(Instant::now());
             self.metrics.active.set(1);
             tracing::info!("peer-id" = %format!("{:x}", self.id), "peer became active");
         }
@@ -33,7 +40,7 @@ impl Status {
     pub(crate) fn deactivate(&self, source: &str, action: &str, reason: &dyn std::fmt::Display) {
         let id = format!("{:x}", self.id);
         let error = format!("failed to {action} {id} on {source} ({reason})");
-        if self.since.lock().take().is_none() {
+        if self.state.lock().since.take().is_none() {
             tracing::debug!("peer-id" = id, error, "peer deactivated again");
             return;
         }
@@ -44,12 +51,14 @@ impl Status {
 
     /// The peer is no peer any more.
     pub(crate) fn end(&self) {
-        if self.since.lock().take().is_some() {
+        let mut state = self.state.lock();
+        state.ended = true;
+        if state.since.take().is_some() {
             self.metrics.active.set(0);
         }
     }
 
     pub(crate) fn active_since(&self) -> Option<Instant> {
-        *self.since.lock()
+        self.state.lock().since
     }
 }

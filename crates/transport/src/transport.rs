@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use etched_proto::raftpb::{Message, MessageType};
 use parking_lot::RwLock;
@@ -21,6 +22,8 @@ const REMOTES_MAX: usize = 64;
 pub struct Transport {
     pub(crate) local: Arc<Local>,
     members: RwLock<Members>,
+    /// Bytes of messages that are coming in by POST.
+    pub(crate) posted: AtomicU64,
 }
 
 #[derive(Default)]
@@ -40,7 +43,7 @@ impl Transport {
     /// When `config.version` is no version.
     pub fn new(config: Config, raft: Arc<dyn Raft>) -> Result<Self, Error> {
         let local = Arc::new(Local::new(config, raft)?);
-        Ok(Self { local, members: RwLock::default() })
+        Ok(Self { local, members: RwLock::default(), posted: AtomicU64::new(0) })
     }
 
     /// Sends messages, each to the peer it is addressed to. Never waits: what finds no room is lost, and

@@ -102,6 +102,21 @@ async fn a_database_that_ends_early_is_not_taken_for_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_does_not_want_a_snapshot_says_so_before_it_has_come() {
+    let [mut one, two] = cluster().await;
+    two.raft.removed.lock().insert(1);
+    let (database, made) = source(16 << 10);
+    one.transport.send_snapshot(snapshot(1, 2, 77), database);
+    one.wait_for(&Event::Sent(2, false)).await;
+    assert!(made.load(Ordering::Relaxed) < 512 << 20);
+    let received = two.transport.metrics().peer(1);
+    assert_eq!(
+        (received.snapshot_receive.failures.value(), received.snapshot_receive.success.value()),
+        (1, 0)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_end_of_a_snapshot_is_reported_when_its_peer_is_removed() {
     let mut one = Member::start(1).await;
     let (database, _) = source(1);

@@ -7,6 +7,8 @@ use etched_proto::raftpb::MessageType;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::codec::Kind;
+
 use super::member::{CLUSTER, Event, Member, append, cluster, message};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -192,6 +194,17 @@ async fn of_several_addresses_one_that_answers_is_found() {
     one.transport.update_peer(2, &[two.url()]).unwrap();
     two.add(&one);
     two.asked_by([1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_asks_while_it_is_removed_gets_a_stream_that_has_ended() {
+    let [one, two] = cluster().await;
+    let peer = one.transport.peer(2).unwrap();
+    one.transport.remove_peer(2);
+    let mut late = peer.attach(Kind::MsgApp);
+    assert!(std::future::poll_fn(|cx| late.poll_chunk(cx)).await.is_none());
+    assert_eq!(one.transport.metrics().peer(2).active.value(), Some(0));
+    drop(two);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
