@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use etched_proto::raftpb;
-use etched_wal::{Entry, EntryKind, HardState};
+use etched_wal::{Entry, EntryKind, HardState, SnapshotMark};
 use prost::Message as _;
 use raft::eraftpb;
 
@@ -85,26 +85,32 @@ impl ConfChange {
     }
 }
 
+/// Inside raft-rs, which decodes a change when it is proposed and has other numbers for its types, an entry that changes
+/// a member has no data, which decodes as a change of nobody, and etcd's bytes lie in its context.
 pub(crate) fn entry_to_raft(entry: Entry) -> eraftpb::Entry {
-    let mut out = eraftpb::Entry::default();
-    out.set_entry_type(match entry.kind {
-        EntryKind::Normal => eraftpb::EntryType::EntryNormal,
-        EntryKind::ConfChange => eraftpb::EntryType::EntryConfChange,
-        EntryKind::ConfChangeV2 => eraftpb::EntryType::EntryConfChangeV2,
-    });
-    out.term = entry.term;
-    out.index = entry.index;
-    out.data = entry.data;
+    let Entry { term, index, kind, data } = entry;
+    let mut out = eraftpb::Entry { term, index, ..eraftpb::Entry::default() };
+    match kind {
+        EntryKind::Normal => out.data = data,
+        EntryKind::ConfChange => {
+            out.set_entry_type(eraftpb::EntryType::EntryConfChange);
+            out.context = data;
+        }
+        EntryKind::ConfChangeV2 => {
+            out.set_entry_type(eraftpb::EntryType::EntryConfChangeV2);
+            out.data = data;
+        }
+    }
     out
 }
 
 pub(crate) fn entry_from_raft(entry: &eraftpb::Entry) -> Entry {
-    let kind = match entry.get_entry_type() {
-        eraftpb::EntryType::EntryNormal => EntryKind::Normal,
-        eraftpb::EntryType::EntryConfChange => EntryKind::ConfChange,
-        eraftpb::EntryType::EntryConfChangeV2 => EntryKind::ConfChangeV2,
+    let (kind, data) = match entry.get_entry_type() {
+        eraftpb::EntryType::EntryNormal => (EntryKind::Normal, &entry.data),
+        eraftpb::EntryType::EntryConfChange => (EntryKind::ConfChange, &entry.context),
+        eraftpb::EntryType::EntryConfChangeV2 => (EntryKind::ConfChangeV2, &entry.data),
     };
-    Entry { term: entry.term, index: entry.index, kind, data: entry.data.clone() }
+    Entry { term: entry.term, index: entry.index, kind, data: data.clone() }
 }
 
 pub(crate) fn hard_state_to_raft(state: &HardState) -> eraftpb::HardState {
@@ -141,9 +147,43 @@ pub(crate) fn conf_state_from_raft(state: &eraftpb::ConfState) -> raftpb::ConfSt
     }
 }
 
+pub(crate) fn mark_from_raft(metadata: &eraftpb::SnapshotMetadata) -> SnapshotMark {
+    SnapshotMark {
+        index: metadata.index,
+        term: metadata.term,
+        conf_state: Some(conf_state_from_raft(metadata.get_conf_state())),
+    }
+}
+
+pub(crate) fn mark_to_raft(mark: &SnapshotMark) -> eraftpb::Snapshot {
+    let mut snapshot = eraftpb::Snapshot::default();
+    let metadata = snapshot.mut_metadata();
+    metadata.index = mark.index;
+    metadata.term = mark.term;
+    metadata.set_conf_state(conf_state_to_raft(&mark.conf_state.clone().unwrap_or_default()));
+    snapshot
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn raft_never_sees_the_bytes_of_a_change_and_gives_them_back_unchanged() {
+        for kind in [
+            ConfChangeKind::AddNode,
+            ConfChangeKind::RemoveNode,
+            ConfChangeKind::UpdateNode,
+            ConfChangeKind::AddLearnerNode,
+        ] {
+            let data =
+                ConfChange { id: 9, kind, node_id: 3, context: Bytes::from_static(b"{}") }.encode();
+            let entry = Entry { term: 2, index: 7, kind: EntryKind::ConfChange, data };
+            let inside = entry_to_raft(entry.clone());
+            assert!(inside.data.is_empty());
+            assert_eq!(entry_from_raft(&inside), entry);
+        }
+    }
 
     #[test]
     fn a_conf_change_keeps_its_type_on_the_wire_even_when_it_is_zero() {

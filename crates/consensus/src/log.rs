@@ -2,16 +2,16 @@
 //!
 //! raft-rs reads entries from its storage before they are on disk, so the write-ahead log alone cannot
 //! serve it. Entries at or below the applied index are kept only for followers that lag: at most
-//! [`KEEP_ENTRIES_MAX`] and [`KEEP_BYTES_MAX`], none while this member is alone.
+//! [`Config::catch_up_entries`](crate::Config::catch_up_entries) and [`KEEP_BYTES_MAX`], none while this member is alone. A follower that lags further needs a
+//! snapshot: raft-rs asks for it here, hears that there is none yet, and finds it when the caller has made it.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
 
-/// Applied entries kept for slow followers (etcd's `--snapshot-catchup-entries`).
-pub(crate) const KEEP_ENTRIES_MAX: usize = 5_000;
-/// The same in bytes of entry data.
+/// Applied entries kept for slow followers, in bytes of their data.
 pub(crate) const KEEP_BYTES_MAX: usize = 64 << 20;
 
 /// Invariant: `entries` is gapless and starts at `first`; `before` is the term at `first - 1`.
@@ -23,6 +23,16 @@ pub(crate) struct Log {
     bytes: usize,
     hard_state: HardState,
     conf_state: ConfState,
+    snapshots: RefCell<Snapshots>,
+}
+
+/// Snapshots for followers, by follower.
+#[derive(Debug, Default)]
+struct Snapshots {
+    /// raft-rs asked, and nobody has been told yet.
+    wanted: BTreeSet<u64>,
+    /// Made, and not fetched yet.
+    ready: BTreeMap<u64, Snapshot>,
 }
 
 impl Log {
@@ -35,7 +45,31 @@ impl Log {
             bytes: 0,
             hard_state,
             conf_state,
+            snapshots: RefCell::default(),
         }
+    }
+
+    /// A snapshot takes the place of the whole log.
+    pub(crate) fn restart_behind(&mut self, index: u64, term: u64) {
+        self.first = index + 1;
+        self.before = term;
+        self.entries.clear();
+        self.bytes = 0;
+    }
+
+    /// Followers for whom raft-rs wanted a snapshot since the last call.
+    pub(crate) fn take_wanted(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.snapshots.get_mut().wanted).into_iter().collect()
+    }
+
+    /// The snapshot that `peer` is to get next.
+    pub(crate) fn offer(&mut self, peer: u64, snapshot: Snapshot) {
+        self.snapshots.get_mut().ready.insert(peer, snapshot);
+    }
+
+    /// Snapshots that were never fetched are of no use any more.
+    pub(crate) fn withdraw(&mut self) {
+        *self.snapshots.get_mut() = Snapshots::default();
     }
 
     pub(crate) fn set_hard_state(&mut self, hard_state: HardState) {
@@ -58,9 +92,9 @@ impl Log {
             );
             while self.last() >= entry.index {
                 let dropped = self.entries.pop_back().expect("last >= first implies an entry");
-                self.bytes -= dropped.data.len();
+                self.bytes -= bytes(&dropped);
             }
-            self.bytes += entry.data.len();
+            self.bytes += bytes(&entry);
             self.entries.push_back(entry);
         }
     }
@@ -73,7 +107,7 @@ impl Log {
                 return;
             }
             let Some(entry) = self.entries.pop_front() else { return };
-            self.bytes -= entry.data.len();
+            self.bytes -= bytes(&entry);
             self.before = entry.term;
             self.first = entry.index + 1;
         }
@@ -101,7 +135,7 @@ impl raft::Storage for Log {
         let mut left = max_size.into().unwrap_or(u64::MAX);
         let mut out = Vec::with_capacity(until - from);
         for entry in self.entries.range(from..until) {
-            let size = entry.data.len() as u64 + ENTRY_OVERHEAD;
+            let size = bytes(entry) as u64 + ENTRY_OVERHEAD;
             if size > left && !out.is_empty() {
                 break;
             }
@@ -131,9 +165,21 @@ impl raft::Storage for Log {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, _request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let mut snapshots = self.snapshots.borrow_mut();
+        if let Some(snapshot) = snapshots.ready.remove(&to)
+            && snapshot.get_metadata().index + 1 >= self.first
+        {
+            return Ok(snapshot);
+        }
+        snapshots.wanted.insert(to);
         Err(StorageError::SnapshotTemporarilyUnavailable.into())
     }
+}
+
+/// A change of a member has its bytes in the context.
+fn bytes(entry: &Entry) -> usize {
+    entry.data.len() + entry.context.len()
 }
 
 /// Encoded size of an entry beside its data, roughly.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use etched_consensus::{Config, Entry, Error, Node, Role, Start};
+use etched_consensus::{Config, Entry, Error, Output, Role, Start, Writer};
 use etched_proto::raftpb::ConfState;
 use etched_sim::{Loss, SimDisk};
 use etched_wal::{Options, SnapshotMark, Wal};
@@ -11,7 +11,7 @@ use etched_wal::{Options, SnapshotMark, Wal};
 const ID: u64 = 7;
 
 fn config() -> Config {
-    Config { id: ID, election_ticks: 10, pre_vote: true }
+    Config { id: ID, election_ticks: 10, pre_vote: true, catch_up_entries: 5, boot: 1, seed: None }
 }
 
 fn conf_state() -> ConfState {
@@ -26,8 +26,20 @@ fn options() -> Options {
     Options { segment_bytes: 4096, ..Options::default() }
 }
 
+/// A lone member with its log.
+struct Node {
+    node: etched_consensus::Node,
+    writer: Writer<SimDisk>,
+}
+
+impl Node {
+    fn advance(&mut self) -> Result<Output, Error> {
+        self.node.advance_inline(&mut self.writer)
+    }
+}
+
 /// Opens the log, or makes it, with a store that stands at `applied`.
-fn open(disk: &SimDisk, applied: &SnapshotMark) -> Result<Node<SimDisk>, Error> {
+fn open(disk: &SimDisk, applied: &SnapshotMark) -> Result<Node, Error> {
     let (wal, hard_state, entries) = if etched_wal::exists(disk, dir())? {
         let (wal, found) = Wal::open(disk.clone(), dir(), applied, &options())?;
         (wal, found.hard_state, found.entries)
@@ -42,28 +54,29 @@ fn open(disk: &SimDisk, applied: &SnapshotMark) -> Result<Node<SimDisk>, Error> 
         conf_state: conf_state(),
         applied: applied.index,
     };
-    Node::new(&config(), wal, start)
+    let writer = Writer::new(wal, start.hard_state);
+    Ok(Node { node: etched_consensus::Node::new(&config(), start)?, writer })
 }
 
 /// Becomes leader and gives what came out on the way.
-fn lead(node: &mut Node<SimDisk>) -> Result<Vec<Entry>, Error> {
+fn lead(node: &mut Node) -> Result<Vec<Entry>, Error> {
     let mut committed = take(node)?;
-    node.campaign()?;
+    node.node.campaign()?;
     committed.extend(take(node)?);
     Ok(committed)
 }
 
-fn take(node: &mut Node<SimDisk>) -> Result<Vec<Entry>, Error> {
+fn take(node: &mut Node) -> Result<Vec<Entry>, Error> {
     let output = node.advance()?;
     if let Some(last) = output.committed.last() {
-        node.applied(last.index);
+        node.node.applied(last.index);
     }
     Ok(output.committed)
 }
 
-fn propose(node: &mut Node<SimDisk>, texts: &[&str]) -> Result<Vec<Entry>, Error> {
+fn propose(node: &mut Node, texts: &[&str]) -> Result<Vec<Entry>, Error> {
     let batch = texts.iter().map(|text| Bytes::copy_from_slice(text.as_bytes()));
-    assert!(node.propose(batch)?, "a leader takes proposals");
+    assert!(node.node.propose(batch)?, "a leader takes proposals");
     take(node)
 }
 
@@ -75,12 +88,12 @@ fn texts(entries: &[Entry]) -> Vec<String> {
 #[test]
 fn a_sole_voter_leads_after_its_vote_and_may_answer_reads_after_its_first_entry() {
     let mut node = open(&SimDisk::new(), &SnapshotMark::default()).expect("a fresh log");
-    assert!(!node.sole_leader());
-    node.campaign().expect("nobody else votes");
+    assert!(!node.node.sole_leader());
+    node.node.campaign().expect("nobody else votes");
     let output = node.advance().expect("the disk works");
     assert_eq!(output.soft_state.map(|state| (state.leader, state.role)), Some((ID, Role::Leader)));
     assert_eq!(output.committed.len(), 1, "the empty entry of the term");
-    assert!(node.sole_leader());
+    assert!(node.node.sole_leader());
 }
 
 #[test]
@@ -97,7 +110,7 @@ fn a_batch_is_committed_with_one_sync() {
 #[test]
 fn a_node_that_does_not_lead_takes_no_proposal() {
     let mut node = open(&SimDisk::new(), &SnapshotMark::default()).expect("a fresh log");
-    assert!(!node.propose([Bytes::from_static(b"a")]).expect("no fault"));
+    assert!(!node.node.propose([Bytes::from_static(b"a")]).expect("no fault"));
 }
 
 #[test]
@@ -144,8 +157,8 @@ fn a_checkpoint_shortens_the_log_and_the_rest_is_replayed() {
         last = propose(&mut node, &[&long]).expect("the disk works").remove(0);
     }
     let mark = SnapshotMark { index: last.index, term: last.term, conf_state: Some(conf_state()) };
-    node.sync_commit().expect("the disk works");
-    node.checkpointed(&mark).expect("the disk works");
+    node.writer.sync_commit(mark.index).expect("the disk works");
+    node.writer.checkpointed(&mark).expect("the disk works");
     propose(&mut node, &["behind the checkpoint"]).expect("the disk works");
     drop(node);
     disk.restart(Loss::Unsynced);
@@ -159,8 +172,6 @@ fn a_checkpoint_shortens_the_log_and_the_rest_is_replayed() {
 
 #[test]
 fn a_store_ahead_of_its_log_is_refused() {
-    let disk = SimDisk::new();
-    let wal = Wal::create(disk, dir(), b"metadata", &options()).expect("a fresh log");
     let start = Start {
         hard_state: Default::default(),
         mark: (0, 0),
@@ -168,6 +179,6 @@ fn a_store_ahead_of_its_log_is_refused() {
         conf_state: conf_state(),
         applied: 5,
     };
-    let refused = Node::new(&config(), wal, start).err();
+    let refused = etched_consensus::Node::new(&config(), start).err();
     assert!(matches!(refused, Some(Error::StoreAheadOfLog { applied: 5, last: 0 })));
 }

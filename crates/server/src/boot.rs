@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use etched_bolt::etcd;
-use etched_consensus::{ConfChange, ConfChangeKind, Config as RaftConfig, Node, Start};
+use etched_consensus::{ConfChange, ConfChangeKind, Config as RaftConfig, Node, Start, Writer};
 use etched_lease::Lessor;
 use etched_mvcc::watch::{CatchUp, Hub};
 use etched_mvcc::{Attachment, CompactState, Revision, Store};
@@ -104,7 +104,7 @@ pub(crate) fn boot<D: Disk>(
     }
     let reader = store.reader();
     let (hub, catch_up) = Hub::new(reader.current_revision(), reader.compact_revision());
-    let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let shared = Arc::new(Shared {
         member_id: log.member_id,
         cluster_id: log.cluster_id,
@@ -129,7 +129,7 @@ pub(crate) fn boot<D: Disk>(
             features: &config.features,
             extensive: config.extensive_metrics,
         }),
-        ids: IdGenerator::new(log.member_id, millis as u64),
+        ids: IdGenerator::new(log.member_id, now.as_millis() as u64),
         revoked: tokio::sync::Notify::new(),
         started: Instant::now(),
         config,
@@ -141,13 +141,17 @@ pub(crate) fn boot<D: Disk>(
         id: shared.member_id,
         election_ticks: shared.config.election_ticks() as usize,
         pre_vote: shared.config.pre_vote,
+        catch_up_entries: etched_consensus::CATCH_UP_ENTRIES,
+        boot: now.as_nanos() as u64,
+        seed: None,
     };
     let live_bytes = shared.storage.sizes()?.live_bytes;
     shared.progress.file_live_bytes.store(live_bytes, Ordering::Relaxed);
     let conf_state = log.start.conf_state.clone();
-    let node = Node::new(&raft_config, log.wal, log.start)?;
+    let writer = Writer::new(log.wal, log.start.hard_state);
+    let node = Node::new(&raft_config, log.start)?;
     let applier = Applier::new(store, Arc::clone(&shared), unswept, first_rows);
-    let engine = Engine::new(node, applier, Arc::clone(&shared), found.applied);
+    let engine = Engine::new(node, writer, applier, Arc::clone(&shared), found.applied);
     let flusher = Flusher::new(Arc::clone(&shared), found.applied, Some(conf_state));
     Ok(Booted { shared, engine, flusher: Some(flusher), catch_up })
 }

@@ -1,7 +1,7 @@
 //! The raft thread: takes all that waits, replicates it as one batch, applies it, answers.
 //!
 //! ```text
-//! Inbox ──take all──> propose ──> Node::advance (one write, one sync) ──> Applier ──> answers by lane
+//! Inbox ──take all──> propose ──> Node::advance_inline (one write, one sync) ──> Applier ──> answers by lane
 //!                                                                            └──> FlushQueue
 //! ```
 //! [`Engine`] runs without threads: events and the present moment go in, answers come out by their lanes. The
@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use etched_consensus::{Entry, EntryKind, Node, Role, SoftState};
+use etched_consensus::{Entry, EntryKind, Node, Role, SoftState, Writer};
 use etched_proto::etcdserverpb as pb;
 use etched_proto::membershippb;
 use etched_storage::Applied;
@@ -44,7 +44,8 @@ const BLOCKED_SWEEP_PAUSE: Duration = Duration::from_millis(50);
 
 /// One member's replication and state.
 pub(crate) struct Engine<D: Disk> {
-    node: Node<D>,
+    node: Node,
+    writer: Writer<D>,
     applier: Applier,
     shared: Arc<Shared>,
     waiters: FxHashMap<u64, Waiter>,
@@ -64,7 +65,8 @@ pub(crate) struct Engine<D: Disk> {
 impl<D: Disk> Engine<D> {
     /// An engine whose store stands at `applied`.
     pub(crate) fn new(
-        node: Node<D>,
+        node: Node,
+        writer: Writer<D>,
         applier: Applier,
         shared: Arc<Shared>,
         applied: Applied,
@@ -73,6 +75,7 @@ impl<D: Disk> Engine<D> {
         let answers = shared.lanes.iter().map(|_| Vec::new()).collect();
         Self {
             node,
+            writer,
             applier,
             shared,
             waiters: FxHashMap::default(),
@@ -164,11 +167,11 @@ impl<D: Disk> Engine<D> {
             }
             Event::Flushed(upto) => self.applier.flushed(upto),
             Event::SyncCommit(done) => {
-                self.node.sync_commit()?;
+                self.writer.sync_commit(self.applied.index)?;
                 // A flusher that has gone needs no answer.
                 let _ = done.send(());
             }
-            Event::Checkpointed(mark) => self.node.checkpointed(&mark)?,
+            Event::Checkpointed(mark) => self.writer.checkpointed(&mark)?,
             Event::Removed(waiters) => {
                 let revision = self.applier.revision();
                 for waiter in waiters {
@@ -187,7 +190,7 @@ impl<D: Disk> Engine<D> {
     fn turn(&mut self, now: Instant) -> Result<(), Fatal> {
         self.on_time(now);
         self.propose()?;
-        let output = self.node.advance()?;
+        let output = self.node.advance_inline(&mut self.writer)?;
         self.observe_log();
         if let Some(soft_state) = output.soft_state {
             self.on_soft_state(soft_state);
@@ -199,7 +202,7 @@ impl<D: Disk> Engine<D> {
     }
 
     fn observe_log(&mut self) {
-        let times = self.node.take_log_times();
+        let times = self.writer.take_times();
         if !times.write.is_zero() {
             self.shared.metrics.wal_write.observe(times.write.as_secs_f64());
         }
@@ -249,7 +252,7 @@ impl<D: Disk> Engine<D> {
         if now < self.next_reserve {
             return;
         }
-        let failed = self.node.reserve_log().err();
+        let failed = self.writer.reserve().err();
         let was_full = self.shared.progress.log_is_full.swap(failed.is_some(), Ordering::Relaxed);
         if let Some(error) = failed {
             self.next_reserve = now + FULL_LOG_PAUSE;
@@ -269,7 +272,7 @@ impl<D: Disk> Engine<D> {
         }
         self.applied = applied;
         self.node.applied(applied.index);
-        self.applier.finish_batch(applied, self.node.wal_bytes())?;
+        self.applier.finish_batch(applied, self.writer.bytes())?;
         // Who has an answer and asks for the status must find the index of his entry in it.
         self.publish();
         self.deliver();
@@ -375,7 +378,7 @@ impl<D: Disk> Engine<D> {
         let pause = if self.shared.flush.removes_enough() {
             BLOCKED_SWEEP_PAUSE
         } else if self.applier.sweep() {
-            self.applier.finish_batch(self.applied, self.node.wal_bytes())?;
+            self.applier.finish_batch(self.applied, self.writer.bytes())?;
             self.shared.config.compaction_pause
         } else {
             BLOCKED_SWEEP_PAUSE
@@ -419,13 +422,13 @@ impl<D: Disk> Engine<D> {
         progress.commit.store(self.node.commit(), Ordering::Release);
         progress.applied.store(self.applied.index, Ordering::Release);
         progress.pending.store(self.waiters.len() as u64, Ordering::Relaxed);
-        progress.wal_bytes.store(self.node.wal_bytes(), Ordering::Relaxed);
+        progress.wal_bytes.store(self.writer.bytes(), Ordering::Relaxed);
         progress.sole_leader.store(self.node.sole_leader(), Ordering::Release);
     }
 
     fn on_time(&mut self, now: Instant) {
         if !self.node.sole_leader() && now >= self.next_tick {
-            self.node.tick();
+            self.node.tick(now.duration_since(self.shared.started));
             self.next_tick = now + self.shared.config.heartbeat_interval;
         }
         if now >= self.next_expiry_pass {
