@@ -4,6 +4,7 @@
 //! cargo xtask test     every test, or the stages named
 //! cargo xtask bench    etched beside etcd
 //! cargo xtask fuzz     decoders with damaged input, for longer than the tests do
+//! cargo xtask sim      clusters under faults, for longer than the tests do
 //! cargo xtask compat   the tables of docs/COMPAT.md from docs/compat.tsv
 //! cargo xtask tidy     the rules that no compiler holds
 //! cargo codegen        crates/proto/src/generated from proto/
@@ -14,6 +15,7 @@ mod bench;
 mod codegen;
 mod compat;
 mod fuzz;
+mod sim;
 mod test;
 mod tidy;
 mod tools;
@@ -30,10 +32,11 @@ fn main() -> ExitCode {
         "bench" => bench::run(arguments),
         "compat" => compat::run(),
         "fuzz" => fuzz::run(arguments),
+        "sim" => sim::run(arguments),
         "test" => test::run(arguments),
         "tidy" => tidy::run(),
         _ => Err(format!(
-            "unknown command {command:?}; known: test, fuzz, bench, compat, tidy, codegen (by `cargo codegen`)"
+            "unknown command {command:?}; known: test, fuzz, sim, bench, compat, tidy, codegen (by `cargo codegen`)"
         )),
     };
     match outcome {

@@ -1,4 +1,5 @@
-//! A fake disk for tests: it keeps files in memory and loses what a power cut may lose.
+//! A fake disk for tests, which keeps files in memory and loses what a power cut may lose, and clusters of real
+//! members on such disks.
 //!
 //! ```text
 //! code under test ──> etched_wal::disk::{Disk, DiskFile} ──> SimDisk ──> crash_after, restart(Loss)
@@ -12,6 +13,7 @@
 //!   the contents: a file may be there and empty. Renames stay inside one directory.
 //! - A failed sync loses the data for good, as on Linux: a later success does not bring it back.
 
+pub mod cluster;
 mod disk;
 mod file;
 mod rng;
