@@ -200,6 +200,33 @@ func setAlarm(c *Case, action pb.AlarmRequest_AlarmAction, kind pb.AlarmType) {
 	Ask(c, "alarm "+action.String(), c.Maintenance.Alarm, request)
 }
 
+func TestALeaseThatEndsUnderCorruptIsRevokedWhenTheAlarmIsCleared(t *testing.T) {
+	OnBoth(t, func(c *Case) {
+		c.Grant(5, 2)
+		if _, err := c.KV.Put(c.Context(), &pb.PutRequest{Key: []byte("k"), Lease: 5}); err != nil {
+			c.Fatal(err)
+		}
+		raised(c, pb.AlarmType_CORRUPT)
+		left := func() int64 {
+			c.Helper()
+			answer, err := c.Lease.LeaseTimeToLive(c.Context(), &pb.LeaseTimeToLiveRequest{ID: 5})
+			if err != nil {
+				c.Fatal(err)
+			}
+			return answer.TTL
+		}
+		c.Eventually("the lease has ended", func() bool { return left() <= 0 })
+		Ask(c, "the key is still there", c.KV.Range, &pb.RangeRequest{Key: []byte("k")})
+		cleared(c, pb.AlarmType_CORRUPT)
+		c.Eventually("the key has gone", func() bool {
+			answer, err := c.KV.Range(c.Context(), &pb.RangeRequest{Key: []byte("k")})
+			return err == nil && len(answer.Kvs) == 0
+		})
+		c.Put("k", "again")
+		c.Everything("all there")
+	})
+}
+
 func TestMoveLeaderKnowsNoOtherMember(t *testing.T) {
 	const badTransferee = "etcdserver: bad leader transferee"
 	OnBoth(t, func(c *Case) {

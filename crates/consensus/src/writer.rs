@@ -136,9 +136,17 @@ impl<D: Disk> Writer<D> {
         Ok(self.wal.reserve_next()?)
     }
 
-    /// How long writes and syncs of the log have taken since the last call of this.
-    pub fn take_times(&mut self) -> etched_wal::Times {
-        self.wal.take_times()
+    /// Puts into `times` how long each write and sync of the log since the last call of this took.
+    pub fn take_times(&mut self, times: &mut etched_wal::Times) {
+        self.wal.take_times(times);
+    }
+
+    /// Ends in order: the log is written out, and the room reserved for its next segment given back.
+    ///
+    /// # Errors
+    /// [`Error::Wal`].
+    pub fn close(self) -> Result<(), Error> {
+        Ok(self.wal.close()?)
     }
 
     /// Bytes written to the log since the start.

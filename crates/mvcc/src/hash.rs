@@ -18,6 +18,8 @@ use crate::shared::Core;
 
 /// Hashes of compactions that are kept.
 const KEPT_MAX: usize = 10;
+/// Records between two questions whether to go on.
+const ASK_RECORDS: usize = 1024;
 
 /// A hash over the records up to one revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,20 +67,23 @@ pub struct HashJob {
 impl HashJob {
     /// Reads everything up to the compacted revision and keeps the hash for HashKV.
     ///
-    /// None when etcd would keep none: the compaction before was not complete.
+    /// None when etcd would keep none, as the compaction before was not complete; and when `goes_on`, asked now
+    /// and then, says no.
     ///
     /// # Errors
     /// [`Error::Records`].
-    pub fn run(self) -> Result<Option<KvHash>, Error> {
+    pub fn run(self, goes_on: &dyn Fn() -> bool) -> Result<Option<KvHash>, Error> {
         if !self.wanted {
             return Ok(None);
         }
         let tree = self.core.shared.read().tree.clone();
         let kept = Kept::of(&tree, self.revision, self.compact_revision, Keep::Tombstone);
         drop(tree);
-        let hash = self.core.hash(self.revision, self.compact_revision, &kept)?;
-        self.core.hashes.lock().keep(hash);
-        Ok(Some(hash))
+        let hash = self.core.hash(self.revision, self.compact_revision, &kept, goes_on)?;
+        if let Some(hash) = hash {
+            self.core.hashes.lock().keep(hash);
+        }
+        Ok(hash)
     }
 }
 
@@ -131,14 +136,40 @@ impl Core {
         let revision = if revision == 0 { current } else { revision };
         let kept = Kept::of(&tree, revision, floor, Keep::Live);
         drop(tree);
-        Ok((self.hash(revision, floor, &kept)?, current))
+        let hash = self.hash(revision, floor, &kept, &|| true)?;
+        Ok((hash.expect("nothing cuts it short"), current))
     }
 
-    fn hash(&self, revision: i64, compact_revision: i64, kept: &Kept) -> Result<KvHash, Error> {
+    /// The hash at the current revision, always computed; see [`Reader::hash_now`](crate::Reader::hash_now).
+    pub(crate) fn hash_now(&self, goes_on: &dyn Fn() -> bool) -> Result<Option<KvHash>, Error> {
+        let (tree, current, floor, _pin) = {
+            let shared = self.shared.read();
+            (shared.tree.clone(), shared.current, shared.floor, self.pins.pin(shared.floor))
+        };
+        let kept = Kept::of(&tree, current, floor, Keep::Live);
+        drop(tree);
+        self.hash(current, floor, &kept, goes_on)
+    }
+
+    fn hash(
+        &self,
+        revision: i64,
+        compact_revision: i64,
+        kept: &Kept,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<Option<KvHash>, Error> {
+        let (mut asked, mut ends) = (0, !goes_on());
         let mut hash = crc32c::crc32c(b"key");
         let mut kept = kept.0.iter().copied().peekable();
         let until = Revision::start_of(revision.saturating_add(1));
         self.scan(Revision::start_of(0), until, &mut |at, record| {
+            asked += 1;
+            if asked % ASK_RECORDS == 0 && !goes_on() {
+                ends = true;
+            }
+            if ends {
+                return ControlFlow::Break(());
+            }
             while kept.next_if(|&kept| kept < at).is_some() {}
             if at.main > compact_revision || kept.peek() == Some(&at) {
                 hash = crc32c::crc32c_append(hash, &name(at, &record)[..name_len(&record)]);
@@ -146,7 +177,7 @@ impl Core {
             }
             ControlFlow::Continue(())
         })?;
-        Ok(KvHash { hash, compact_revision, revision })
+        Ok((!ends).then_some(KvHash { hash, compact_revision, revision }))
     }
 }
 

@@ -141,6 +141,15 @@ impl Reader {
         self.core.hash_kv(revision)
     }
 
+    /// The hash at the current revision, from the records as they are: never one that was kept, as HashKV at 0
+    /// answers after a compaction at 0. None when `goes_on`, asked now and then, says no.
+    ///
+    /// # Errors
+    /// [`Error::Records`].
+    pub fn hash_now(&self, goes_on: &dyn Fn() -> bool) -> Result<Option<KvHash>, Error> {
+        self.core.hash_now(goes_on)
+    }
+
     /// The hashes kept of the last compactions, at most 10, oldest first.
     pub fn compaction_hashes(&self) -> Vec<KvHash> {
         self.core.hashes.lock().all().to_vec()

@@ -50,6 +50,9 @@ pub(crate) enum Fatal {
     /// The store's file failed while an entry was applied.
     #[error("entry {index} of the log cannot be applied: {reason}")]
     Store { index: u64, reason: String },
+    /// Somebody read the store's file for a check, and it is damaged.
+    #[error("the store cannot be read: {0}")]
+    Unreadable(String),
     /// raft or its log.
     #[error(transparent)]
     Consensus(#[from] etched_consensus::Error),

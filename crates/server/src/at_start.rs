@@ -213,10 +213,10 @@ mod tests {
     fn a_start_copies_a_file_with_free_pages_once_and_one_without_never() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("db");
-        let config = Config { defragment_at_start_bytes: 4 << 20, ..Config::default() };
+        let config = Config { defragment_at_start_bytes: 1 << 20, ..Config::default() };
         let open = || Storage::open(&path, Options::default()).expect("a sound file").0;
         let storage = open();
-        for part in 0..20 {
+        for part in 0..4 {
             commit(&storage, part as u64 + 1, part * 100 + 1..part * 100 + 101, &[]);
         }
         drop(storage);
@@ -230,10 +230,10 @@ mod tests {
         assert!(!copied(open()), "nothing was removed");
 
         let storage = open();
-        let removed: Vec<_> = (1..=1000).map(|main| Revision { main, sub: 0 }).collect();
-        commit(&storage, 21, 0..0, &removed);
+        let removed: Vec<_> = (1..=200).map(|main| Revision { main, sub: 0 }).collect();
+        commit(&storage, 5, 0..0, &removed);
         // Pages come free with the second checkpoint.
-        for index in 22..25 {
+        for index in 6..9 {
             commit(&storage, index, 0..0, &[]);
         }
         drop(storage);

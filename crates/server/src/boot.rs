@@ -130,6 +130,7 @@ pub(crate) fn boot<D: Disk>(
             extensive: config.extensive_metrics,
         }),
         ids: IdGenerator::new(log.member_id, now.as_millis() as u64),
+        threads: crate::background::Threads::default(),
         revoked: tokio::sync::Notify::new(),
         started: Instant::now(),
         config,

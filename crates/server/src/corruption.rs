@@ -6,7 +6,8 @@
 //! gate CompactHashCheck ──> the hashes kept of compactions
 //! ```
 //! With other members each hash is held against theirs; a lone member has only its own, at two moments. It
-//! reads every record for that, so bytes that are damaged on the disk are found too, by their checksums.
+//! reads every record for that, so bytes that are damaged on the disk are found too, by their checksums: that ends
+//! the member, as it does at a start.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,12 +17,23 @@ use etched_proto::etcdserverpb::AlarmType;
 use tokio::sync::{oneshot, watch};
 
 use crate::StartError;
-use crate::shared::Shared;
+use crate::shared::{Event, Shared};
 
 /// Gate of the check before a start.
 const INITIAL: &str = "InitialCorruptCheck";
 /// Gate of the check of compactions.
 const COMPACTIONS: &str = "CompactHashCheck";
+
+/// Why a check found nothing out.
+#[derive(Debug, PartialEq, Eq)]
+enum Missed {
+    /// The member ends.
+    Stopping,
+    /// It may come to its end next time.
+    ForNow(String),
+    /// The store cannot be read as a whole.
+    Unreadable(String),
+}
 
 /// Hashes the store before it is served, when that is asked for.
 ///
@@ -34,7 +46,13 @@ pub(crate) fn initial_check(shared: &Shared) -> Result<(), StartError> {
     let own = format!("{:x}", shared.member_id);
     let timeout = shared.config.request_timeout();
     tracing::info!("local-member-id" = own, ?timeout, "starting initial corruption check");
-    hash_now(shared).map_err(|reason| StartError::NoHash { member: own.clone(), reason })?;
+    hash_now(shared).map_err(|missed| StartError::NoHash {
+        member: own.clone(),
+        reason: match missed {
+            Missed::ForNow(reason) | Missed::Unreadable(reason) => reason,
+            Missed::Stopping => "the member ends".to_owned(),
+        },
+    })?;
     tracing::info!("local-member-id" = own, "initial corruption checking passed; no corruption");
     Ok(())
 }
@@ -48,10 +66,19 @@ pub(crate) async fn watch_store(shared: Arc<Shared>, mut stop: watch::Receiver<b
     let own = format!("{:x}", shared.member_id);
     tracing::info!("local-member-id" = own, ?interval, "enabled corruption checking");
     while crate::versions::goes_on(interval, &mut stop).await {
-        if shared.is_leader()
-            && let Err(reason) = check(&shared).await
-        {
-            tracing::warn!(error = reason, "failed to check hash KV");
+        if !shared.is_leader() {
+            continue;
+        }
+        match check(&shared).await {
+            Ok(()) | Err(Missed::Stopping) => {}
+            Err(Missed::ForNow(reason)) => {
+                tracing::warn!(error = reason, "failed to check hash KV");
+            }
+            // Nothing that was acknowledged needs this file: the log has it, or it is lost already. What is answered
+            // from it from now on may be wrong.
+            Err(Missed::Unreadable(reason)) => {
+                return shared.inbox.push(Event::Unreadable(reason));
+            }
         }
     }
 }
@@ -73,24 +100,31 @@ pub(crate) async fn watch_compactions(shared: Arc<Shared>, mut stop: watch::Rece
     }
 }
 
-async fn check(shared: &Arc<Shared>) -> Result<(), String> {
+async fn check(shared: &Arc<Shared>) -> Result<(), Missed> {
     let first = hash_beside(shared).await?;
-    shared.read_index().await.map_err(|error| error.status().1.to_owned())?;
+    let read = shared.read_index().await;
+    read.map_err(|error| Missed::ForNow(error.status().1.to_owned()))?;
     let second = hash_beside(shared).await?;
-    if contradict(&first, &second) {
-        tracing::warn!(
-            "revision-1" = first.revision,
-            "compact-revision-1" = first.compact_revision,
-            "hash-1" = first.hash,
-            "revision-2" = second.revision,
-            "compact-revision-2" = second.compact_revision,
-            "hash-2" = second.hash,
-            "found hash mismatch"
-        );
-        shared.raise(AlarmType::Corrupt);
-    }
+    compare(shared, &first, &second);
     tracing::info!("number-of-peers-checked" = 0, "finished peer corruption check");
     Ok(())
+}
+
+/// Raises the alarm when one of the two must be wrong.
+fn compare(shared: &Shared, first: &KvHash, second: &KvHash) {
+    if !contradict(first, second) {
+        return;
+    }
+    tracing::warn!(
+        "revision-1" = first.revision,
+        "compact-revision-1" = first.compact_revision,
+        "hash-1" = first.hash,
+        "revision-2" = second.revision,
+        "compact-revision-2" = second.compact_revision,
+        "hash-2" = second.hash,
+        "found hash mismatch"
+    );
+    shared.raise(AlarmType::Corrupt);
 }
 
 /// Whether one of the two must be wrong: the same keys and history cannot have two hashes.
@@ -101,29 +135,105 @@ fn contradict(first: &KvHash, second: &KvHash) -> bool {
 }
 
 /// Hashes on a thread of its own, which steps back: it may read for long.
-async fn hash_beside(shared: &Arc<Shared>) -> Result<KvHash, String> {
+async fn hash_beside(shared: &Arc<Shared>) -> Result<KvHash, Missed> {
     let (done, hash) = oneshot::channel();
-    let shared = Arc::clone(shared);
+    let member = Arc::clone(shared);
     let work = move || {
         crate::background::step_back();
         // Who has stopped waiting needs no answer.
-        let _ = done.send(hash_now(&shared));
+        let _ = done.send(hash_now(&member));
     };
-    let thread = std::thread::Builder::new().name("corrupt-check".to_owned()).spawn(work);
-    thread.map_err(|error| error.to_string())?;
-    hash.await.map_err(|error| error.to_string())?
+    let spawned = shared.threads.spawn("corrupt-check", work);
+    spawned.map_err(|error| Missed::ForNow(error.to_string()))?;
+    hash.await.map_err(|error| Missed::ForNow(error.to_string()))?
 }
 
-fn hash_now(shared: &Shared) -> Result<KvHash, String> {
+fn hash_now(shared: &Shared) -> Result<KvHash, Missed> {
     let started = Instant::now();
-    let (hash, _) = shared.reader.hash_kv(0).map_err(|error| error.to_string())?;
+    let hash = shared.reader.hash_now(&|| !shared.flush.is_stopping());
+    let hash = hash.map_err(|error| Missed::Unreadable(error.to_string()))?;
     shared.metrics.hash_rev.observe(started.elapsed().as_secs_f64());
-    Ok(hash)
+    hash.ok_or(Missed::Stopping)
 }
 
 #[cfg(test)]
 mod tests {
+    use etched_proto::etcdserverpb as pb;
+    use etched_sim::SimDisk;
+    use prost::Message as _;
+
     use super::*;
+    use crate::auth::Nobody;
+    use crate::config::Config;
+    use crate::crash_tests;
+    use crate::error::Error;
+    use crate::request::Field;
+
+    async fn put(shared: &Shared, key: &str, value: &[u8]) -> Result<(), Error> {
+        let (key, value) = (key.to_owned().into(), value.to_vec().into());
+        let put = pb::PutRequest { key, value, ..Default::default() };
+        let outcome = shared.propose(Nobody, Field::Put, &put.encode_to_vec()).await;
+        outcome.and_then(|outcome| outcome.result).map(drop)
+    }
+
+    #[test]
+    fn hashes_that_contradict_each_other_raise_corrupt_and_then_nobody_writes() {
+        let disk = SimDisk::new();
+        let booted = crash_tests::start_with_log(&disk, None).expect("a fresh member");
+        crash_tests::with_member(booted, async |shared, _| {
+            put(&shared, "k", b"v").await.expect("no alarm");
+            check(&shared).await.expect("a sound store");
+            let hash = hash_now(&shared).expect("a sound store");
+            put(&shared, "k", b"v").await.expect("no alarm");
+            compare(&shared, &hash, &KvHash { hash: !hash.hash, ..hash });
+            // It is replicated ahead of this.
+            let refused = put(&shared, "k", b"v").await;
+            assert!(matches!(refused, Err(Error::Corrupt)), "{refused:?}");
+            let alarm = (shared.member_id, AlarmType::Corrupt as i32);
+            assert!(shared.cluster.read().alarms.contains(&alarm));
+        });
+        let shared = crash_tests::start_with_log(&disk, None).expect("a member").shared;
+        assert_eq!(shared.cluster.read().alarms.len(), 1, "it is there after a start");
+    }
+
+    #[test]
+    fn a_check_that_meets_damage_ends_the_member_at_once() {
+        const DB: &str = "/data/member/snap/db";
+        let disk = SimDisk::new();
+        let config = Config {
+            corrupt_check_time: std::time::Duration::from_millis(1),
+            // Else the file would be written to, which finds out as well.
+            commit_bytes: usize::MAX,
+            checkpoint_log_bytes: u64::MAX,
+            ..crash_tests::config()
+        };
+        let member = || crash_tests::start_as(&disk, config.clone()).expect("a member");
+        crash_tests::with_member(member(), async |shared, _| {
+            for key in 0..40 {
+                let value = vec![b'0' + key; 100_000];
+                put(&shared, &key.to_string(), &value).await.expect("no alarm");
+            }
+        });
+        let booted = member();
+        let mut bytes = disk.read(DB.as_ref()).expect("the store's file");
+        for key in 0..40 {
+            // More than the cache holds, so that some of them are read again.
+            let value = vec![b'0' + key; 5_000];
+            let at = bytes.windows(value.len()).position(|window| window == value);
+            bytes[at.expect("its value") + 2_000] ^= 1;
+        }
+        disk.put(DB.as_ref(), &bytes).expect("a working disk");
+        crash_tests::with_member(booted, async |shared, mut end| {
+            let (_stop, stopped) = watch::channel(false);
+            watch_store(Arc::clone(&shared), stopped).await;
+            end.wait_for(|ended| *ended).await.expect("the raft thread says so");
+            let missed = hash_now(&shared);
+            assert!(
+                matches!(&missed, Err(Missed::Unreadable(line)) if line.contains(DB)),
+                "{missed:?}"
+            );
+        });
+    }
 
     #[test]
     fn two_hashes_of_one_history_that_differ_are_a_contradiction() {

@@ -520,6 +520,21 @@ async fn set_alarm(shared: &Shared, action: pb::alarm_request::AlarmAction) {
 }
 
 #[test]
+fn a_clean_end_gives_back_the_room_reserved_for_the_log() {
+    let disk = SimDisk::new();
+    let names = || disk.list("/data/member/wal".as_ref()).expect("a folder");
+    for _ in 0..2 {
+        let booted = start(&disk).expect("a member");
+        with_member(booted, async |shared, _| {
+            let put = pb::PutRequest { key: "k".into(), ..Default::default() };
+            assert!(propose(&shared, Field::Put, &put).await.is_some());
+        });
+        let names = names();
+        assert!(names.iter().all(|name| name.ends_with(".wal")), "{names:?}");
+    }
+}
+
+#[test]
 fn with_the_memory_full_alarms_and_deletes_pass_and_an_abandoned_put_is_forgotten() {
     use pb::alarm_request::AlarmAction;
     let disk = SimDisk::new();

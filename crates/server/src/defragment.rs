@@ -42,8 +42,9 @@ const STOP_SERVING: &str = "StopGRPCServiceOnDefrag";
 pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), Status> {
     let turn = Arc::clone(shared.flush.defragmenting()).lock_owned().await;
     let (done, wait) = oneshot::channel();
+    let member = Arc::clone(&shared);
     let work = move || {
-        let (result, old) = match copy(&shared) {
+        let (result, old) = match copy(&member) {
             Ok(old) => (Ok(()), Some(old)),
             Err(status) => (Err(status), None),
         };
@@ -52,11 +53,11 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), Status> {
         // Nobody to tell is no reason to have stopped.
         let _ = done.send(result);
         if let Some(old) = old {
-            shrink(&shared, old);
+            shrink(&member, old);
         }
     };
-    let thread = std::thread::Builder::new().name("defragment".to_owned());
-    thread.spawn(work).map_err(|error| Status::unknown(error.to_string()))?;
+    let spawned = shared.threads.spawn("defragment", work);
+    spawned.map_err(|error| Status::unknown(error.to_string()))?;
     wait.await.map_err(|_| Error::Stopped)?
 }
 

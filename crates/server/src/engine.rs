@@ -16,6 +16,7 @@ use etched_consensus::{Entry, EntryKind, Node, Role, SoftState, Writer};
 use etched_proto::etcdserverpb as pb;
 use etched_proto::membershippb;
 use etched_storage::Applied;
+use etched_wal::Times;
 use etched_wal::disk::Disk;
 use prost::Message as _;
 use rustc_hash::FxHashMap;
@@ -23,6 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::apply::{Applier, Applying, Fatal};
 use crate::membership::{self, Invalid};
+use crate::metrics::Metrics;
 use crate::request::{self, Field};
 use crate::shared::{Event, Outcome, Shared, Waiter};
 
@@ -55,6 +57,8 @@ pub(crate) struct Engine<D: Disk> {
     held: Vec<(u64, Bytes)>,
     answers: Vec<Vec<(oneshot::Sender<Outcome>, Outcome)>>,
     applied: Applied,
+    /// Of the last turn; kept for its memory.
+    log_times: Times,
     next_tick: Instant,
     next_expiry_pass: Instant,
     next_sweep: Instant,
@@ -83,6 +87,7 @@ impl<D: Disk> Engine<D> {
             held: Vec::new(),
             answers,
             applied,
+            log_times: Times::default(),
             next_tick: now,
             next_expiry_pass: now,
             next_sweep: now,
@@ -127,7 +132,8 @@ impl<D: Disk> Engine<D> {
     pub(crate) fn run(mut self) -> Result<(), Fatal> {
         let result = self.serve();
         self.shared.inbox.close();
-        result
+        result?;
+        Ok(self.writer.close()?)
     }
 
     fn serve(&mut self) -> Result<(), Fatal> {
@@ -181,6 +187,7 @@ impl<D: Disk> Engine<D> {
                 self.deliver();
             }
             Event::Wake => self.next_sweep = Instant::now(),
+            Event::Unreadable(reason) => return Err(Fatal::Unreadable(reason)),
             Event::Stop => self.stopping = true,
         }
         Ok(())
@@ -202,16 +209,8 @@ impl<D: Disk> Engine<D> {
     }
 
     fn observe_log(&mut self) {
-        let times = self.writer.take_times();
-        if !times.write.is_zero() {
-            self.shared.metrics.wal_write.observe(times.write.as_secs_f64());
-        }
-        if !times.sync.is_zero() {
-            self.shared.metrics.wal_fsync.observe(times.sync.as_secs_f64());
-        }
-        if times.sync > SLOW_SYNC {
-            tracing::warn!(took = ?times.sync, "expected-duration" = ?SLOW_SYNC, "slow fdatasync");
-        }
+        self.writer.take_times(&mut self.log_times);
+        observe(&self.log_times, &self.shared.metrics);
     }
 
     fn propose(&mut self) -> Result<(), Fatal> {
@@ -353,7 +352,7 @@ impl<D: Disk> Engine<D> {
         let shared = Arc::clone(&self.shared);
         let work = move || {
             crate::background::step_back();
-            match job.run() {
+            match job.run(&|| !shared.flush.is_stopping()) {
                 Ok(None) => {}
                 Ok(Some(hash)) => tracing::info!(
                     hash = hash.hash,
@@ -361,14 +360,11 @@ impl<D: Disk> Engine<D> {
                     "compact-revision" = hash.compact_revision,
                     "storing new hash"
                 ),
-                Err(error) => {
-                    tracing::error!(error = %error, "failed to hash the compacted revision");
-                }
+                Err(error) => shared.inbox.push(Event::Unreadable(error.to_string())),
             }
             shared.inbox.push(Event::Wake);
         };
-        let thread = std::thread::Builder::new().name("compact-hash".to_owned());
-        if let Err(error) = thread.spawn(work) {
+        if let Err(error) = self.shared.threads.spawn("compact-hash", work) {
             tracing::warn!(error = %error, "no hash of this compaction: cannot start a thread");
         }
     }
@@ -438,6 +434,10 @@ impl<D: Disk> Engine<D> {
 
     /// Proposes revokes for leases that have run out; returns after which time to look again.
     fn expire_leases(&mut self) -> Duration {
+        if self.shared.cluster.read().has_alarm(pb::AlarmType::Corrupt) {
+            // Each would be an entry of the log that apply refuses, and would come again soon.
+            return etched_lease::EXPIRY_PASS_INTERVAL;
+        }
         let now = self.shared.now();
         let expired = self.shared.lessor.lock().expired(now, etched_lease::EXPIRED_PER_PASS);
         let is_full = expired.len() == etched_lease::EXPIRED_PER_PASS;
@@ -462,5 +462,83 @@ impl<D: Disk> Engine<D> {
         });
         let sweep = self.applier.is_sweeping().then_some(self.next_sweep);
         [tick, expiry, sweep].into_iter().flatten().min()
+    }
+}
+
+/// Counts each write and each sync of the log, and warns of slow syncs.
+fn observe(times: &Times, metrics: &Metrics) {
+    for took in &times.writes {
+        metrics.wal_write.observe(took.as_secs_f64());
+    }
+    for took in &times.syncs {
+        metrics.wal_fsync.observe(took.as_secs_f64());
+        if *took > SLOW_SYNC {
+            tracing::warn!(?took, "expected-duration" = ?SLOW_SYNC, "slow fdatasync");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use parking_lot::Mutex;
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
+    use super::*;
+    use crate::metrics::About;
+
+    /// The fields of each event, in one line.
+    #[derive(Default)]
+    struct Lines(Arc<Mutex<Vec<String>>>);
+
+    struct Line(String);
+
+    impl Visit for Line {
+        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+            self.0 += &format!("{field}={value:?} ");
+        }
+    }
+
+    impl Subscriber for Lines {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, event: &Event<'_>) {
+            let mut line = Line(format!("{} ", event.metadata().level()));
+            event.record(&mut line);
+            self.0.lock().push(line.0);
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn each_sync_of_the_log_is_counted_and_a_slow_one_is_logged() {
+        let metrics = Metrics::new(&About {
+            member_id: 7,
+            server_version: crate::ETCD_VERSION,
+            features: &[],
+            extensive: false,
+        });
+        let millis = Duration::from_millis;
+        let times =
+            Times { writes: vec![millis(1)], syncs: vec![millis(900), millis(900), millis(1500)] };
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        tracing::subscriber::with_default(Lines(Arc::clone(&lines)), || observe(&times, &metrics));
+        assert_eq!(metrics.wal_write.get_sample_count(), 1);
+        assert_eq!(metrics.wal_fsync.get_sample_count(), 3);
+        assert_eq!(
+            *lines.lock(),
+            ["WARN message=slow fdatasync took=1.5s expected-duration=1s "],
+            "two that add up to a slow one are none"
+        );
     }
 }

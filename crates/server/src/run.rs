@@ -201,6 +201,7 @@ impl Handle {
         join(self.flusher);
         self.shared.inbox.push(Event::Stop);
         join(self.engine);
+        self.shared.threads.join();
     }
 }
 

@@ -85,6 +85,8 @@ pub(crate) enum Event {
     Removed(Vec<Waiter>),
     /// Look again: something that the raft thread waits for has happened.
     Wake,
+    /// The store turned out to be unreadable, as this says: end, before anything is done on top of it.
+    Unreadable(String),
     /// End after a last checkpoint.
     Stop,
 }
@@ -134,6 +136,8 @@ pub(crate) struct Shared {
     pub(crate) progress: Progress,
     pub(crate) metrics: Metrics,
     pub(crate) ids: IdGenerator,
+    /// Those that come and go.
+    pub(crate) threads: crate::background::Threads,
     /// Woken after each batch that revoked a lease.
     pub(crate) revoked: Notify,
     pub(crate) started: Instant,

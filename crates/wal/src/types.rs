@@ -1,6 +1,7 @@
 //! What a write-ahead log holds, in raft's terms.
 
-use std::time::Duration;
+use std::io;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etched_proto::raftpb;
@@ -49,13 +50,31 @@ impl HardState {
     }
 }
 
-/// How long writes and syncs of the log have taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// How many times of each kind are kept until somebody takes them; more are forgotten. Of one turn there are a few.
+const TIMES_MAX: usize = 1024;
+
+/// How long each write and each sync of the log took, in their order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Times {
     /// Handing bytes to the system.
-    pub write: Duration,
-    /// Waiting until they are on the disk; zero when nobody waited.
-    pub sync: Duration,
+    pub writes: Vec<Duration>,
+    /// Waiting until bytes, or a name, are on the disk.
+    pub syncs: Vec<Duration>,
+}
+
+impl Times {
+    /// Does something and notes how long it took, unless it failed: then nothing follows that could be slow.
+    pub(crate) fn note<T>(
+        times: &mut Vec<Duration>,
+        work: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        let started = Instant::now();
+        let done = work()?;
+        if times.len() < TIMES_MAX {
+            times.push(started.elapsed());
+        }
+        Ok(done)
+    }
 }
 
 /// A record that says: the state up to `index` is kept elsewhere, reading can start behind it.

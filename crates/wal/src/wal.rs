@@ -12,7 +12,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -314,9 +313,12 @@ impl<D: Disk> Wal<D> {
         self.next.is_ready()
     }
 
-    /// How long writes and syncs have taken since the last call of this.
-    pub fn take_times(&mut self) -> Times {
-        std::mem::take(&mut self.times)
+    /// Puts into `times` how long each write and sync since the last call of this took; of very many, the first
+    /// ones.
+    pub fn take_times(&mut self, times: &mut Times) {
+        times.writes.clear();
+        times.syncs.clear();
+        std::mem::swap(times, &mut self.times);
     }
 
     /// Bytes of log read at [`Self::open`] plus those appended since; only differences have a
@@ -383,8 +385,7 @@ impl<D: Disk> Wal<D> {
     }
 
     fn tail(&self) -> (&Path, &D::File) {
-        let tail = self.segments.back().expect("a log has a segment");
-        (&tail.path, tail.file.as_ref().expect("the last segment is open"))
+        tail_of(&self.segments)
     }
 
     fn tail_path(&self) -> PathBuf {
@@ -396,11 +397,10 @@ impl<D: Disk> Wal<D> {
         if self.encoder.buf.is_empty() {
             return Ok(());
         }
-        let started = Instant::now();
-        let (path, file) = self.tail();
-        let written = file.write_at(self.end, &self.encoder.buf);
+        let (path, file) = tail_of(&self.segments);
+        let bytes = &self.encoder.buf;
+        let written = Times::note(&mut self.times.writes, || file.write_at(self.end, bytes));
         written.map_err(|error| Error::io("write", path, error))?;
-        self.times.write += started.elapsed();
         let bytes = self.encoder.buf.len() as u64;
         self.end += bytes;
         self.appended_bytes += bytes;
@@ -412,10 +412,9 @@ impl<D: Disk> Wal<D> {
     fn write_and_sync(&mut self) -> Result<(), Error> {
         self.write()?;
         if self.options.sync {
-            let started = Instant::now();
-            let (path, file) = self.tail();
-            file.sync_data().map_err(|error| Error::io("sync", path, error))?;
-            self.times.sync += started.elapsed();
+            let (path, file) = tail_of(&self.segments);
+            let synced = Times::note(&mut self.times.syncs, || file.sync_data());
+            synced.map_err(|error| Error::io("sync", path, error))?;
         }
         self.durable_commit = self.state.commit;
         Ok(())
@@ -439,13 +438,17 @@ impl<D: Disk> Wal<D> {
         if !self.state.is_empty() {
             self.encoder.state(&self.state);
         }
-        let head = &self.encoder.buf;
-        create::write_synced(&next, head, &self.options)
-            .map_err(|error| Error::io("write", &from, error))?;
+        let (head, times) = (&self.encoder.buf, &mut self.times);
+        let written = Times::note(&mut times.writes, || next.write_at(0, head));
+        written.map_err(|error| Error::io("write", &from, error))?;
+        if self.options.sync {
+            let synced = Times::note(&mut times.syncs, || next.sync_data());
+            synced.map_err(|error| Error::io("sync", &from, error))?;
+        }
         let renamed = self.disk.rename(&from, &path);
         renamed.map_err(|error| Error::io("rename", &from, error))?;
         if self.options.sync {
-            let synced = self.disk.sync_dir(&self.dir);
+            let synced = Times::note(&mut times.syncs, || self.disk.sync_dir(&self.dir));
             synced.map_err(|error| Error::io("sync", &self.dir, error))?;
         }
         self.end = head.len() as u64;
@@ -458,6 +461,12 @@ impl<D: Disk> Wal<D> {
     fn reserve_for_later(&mut self) {
         self.next.begin(&self.disk, self.dir.join(NEXT_NAME), &self.options);
     }
+}
+
+/// The segment that is written.
+fn tail_of<F>(segments: &VecDeque<Segment<F>>) -> (&Path, &F) {
+    let tail = segments.back().expect("a log has a segment");
+    (&tail.path, tail.file.as_ref().expect("the last segment is open"))
 }
 
 /// Whether `dir` holds a log.

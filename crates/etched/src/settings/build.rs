@@ -316,6 +316,7 @@ fn features(values: &Values) -> Features {
         _ => span(values, flag),
     };
     Features {
+        // A negative one ends etcd at the start, in Go's ticker; here nothing is checked, as with zero.
         corrupt_check_time: span(values, "corrupt-check-time"),
         compact_hash_check_time: span(values, "compact-hash-check-time"),
         compaction_batch_limit: u64::try_from(values.signed("compaction-batch-limit"))
@@ -344,7 +345,7 @@ fn features(values: &Values) -> Features {
     }
 }
 
-/// A span of time; a negative one is none, as etcd treats it.
+/// A span of time; a negative one is none.
 fn span(values: &Values, flag: &str) -> Duration {
     values.duration(flag).saturating()
 }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use etched_proto::etcdserverpb::request_op::Request;
@@ -44,7 +44,7 @@ impl Rig {
 
     /// Compacts with all that follows.
     fn compact(&mut self, revision: i64) {
-        self.store.compact(revision).unwrap().run().unwrap();
+        self.store.compact(revision).unwrap().run(&|| true).unwrap();
         while self.sweep(3).is_some() {}
         self.remove(usize::MAX);
     }
@@ -107,7 +107,7 @@ fn sweeping_waits_for_a_reader_below_the_floor_and_for_the_hash() {
     let mut seen = 0;
     let job = rig.store.compact(4).unwrap();
     assert_eq!(rig.store.sweep(100), None, "the hash is still to be computed");
-    assert!(job.run().unwrap().is_some());
+    assert!(job.run(&|| true).unwrap().is_some());
     reader
         .events(4, 5, &mut |_, _| {
             seen += 1;
@@ -412,6 +412,8 @@ fn hashes_around_odd_compactions_are_those_of_etcd() {
     rig.put("a", "1");
     assert_eq!(hash(&rig, 0), expect(1_084_519_789, -1, 0), "not that of the current revision");
     assert_eq!(hash(&rig, 2), expect(2_587_454_935, 0, 2));
+    let now = rig.store.reader().hash_now(&|| true);
+    assert_eq!(now, Ok(Some(expect(2_587_454_935, 0, 2))), "no check compares what is kept");
     rig.compact(2);
     assert_eq!(hash(&rig, 2), expect(2_587_454_935, 0, 2));
     rig.delete("a");
@@ -436,10 +438,24 @@ fn hash_of_a_compaction_is_not_kept_when_the_one_before_was_interrupted() {
     }
     let first = rig.store.compact(2).unwrap();
     let second = rig.store.compact(3).unwrap();
-    assert_eq!(second.run(), Ok(None));
-    assert!(first.run().unwrap().is_some(), "nothing before it was left undone");
+    assert_eq!(second.run(&|| true), Ok(None));
+    assert!(first.run(&|| true).unwrap().is_some(), "nothing before it was left undone");
     let kept = rig.store.reader().compaction_hashes();
     assert_eq!(kept.iter().map(|hash| hash.revision).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn a_hash_that_is_given_up_is_neither_answered_nor_kept() {
+    let mut rig = Rig::new();
+    rig.txn((0..3000).map(|nth| Request::RequestPut(put(format!("{nth}"), "v"))).collect())
+        .unwrap();
+    let reader = rig.store.reader();
+    let asked = AtomicUsize::new(0);
+    let twice = || asked.fetch_add(1, Ordering::Relaxed) < 2;
+    assert_eq!(reader.hash_now(&twice), Ok(None));
+    assert_eq!(rig.store.compact(2).unwrap().run(&|| false), Ok(None));
+    assert_eq!(reader.compaction_hashes(), []);
+    assert!(rig.sweep(1).is_some(), "who was given up is not waited for");
 }
 
 #[test]
@@ -473,7 +489,7 @@ fn a_large_answer_keeps_its_revision_readable_until_it_is_unpinned() {
     }
     rig.flush(8);
     let whole = range.window(1 << 20, true).unwrap();
-    rig.store.compact(at + 20).unwrap().run().unwrap();
+    rig.store.compact(at + 20).unwrap().run(&|| true).unwrap();
     assert_eq!(rig.store.sweep(1000), None, "somebody reads below the floor");
     assert_eq!(range.window(1 << 20, true).unwrap(), whole);
     range.unpin();

@@ -384,7 +384,7 @@ impl Metrics {
             wal_write: histogram(
                 r,
                 "etcd_disk_wal_write_duration_seconds",
-                "The latency distributions of WAL writes.",
+                "The latency distributions of write called by WAL.",
                 0.001,
                 14,
             ),
