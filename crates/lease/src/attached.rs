@@ -110,10 +110,24 @@ impl Attached {
         keys
     }
 
-    /// The keys of `chain`, in no order.
+    /// The keys of `chain`, in no order, but always in the same as long as none is added or taken off.
     pub(crate) fn chained(&self, chain: Chain) -> impl Iterator<Item = &Bytes> {
+        self.from(chain.first)
+    }
+
+    /// Those that come after `key` among the keys of `lease`; None when it hangs there no more.
+    pub(crate) fn chained_after(
+        &self,
+        key: &[u8],
+        lease: i64,
+    ) -> Option<impl Iterator<Item = &Bytes>> {
+        let slot = &self.slots[self.find(key)? as usize];
+        (slot.lease == lease).then(|| self.from(slot.next))
+    }
+
+    fn from(&self, first: u32) -> impl Iterator<Item = &Bytes> {
         let slot = |number: u32| (number != NONE).then(|| &self.slots[number as usize]);
-        let slots = std::iter::successors(slot(chain.first), move |last| slot(last.next));
+        let slots = std::iter::successors(slot(first), move |last| slot(last.next));
         slots.map(|slot| &slot.key)
     }
 

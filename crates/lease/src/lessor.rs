@@ -391,6 +391,13 @@ impl Lessor {
         self.attached.chained(chain)
     }
 
+    /// Those that come after `key` in that order: for whoever looks at them in parts. A key that is attached between
+    /// two parts comes before all others, so it may be missed; none of the others is. None when `key` does not
+    /// hang on the lease any more: the next part is not to be found then.
+    pub fn keys_after(&self, id: i64, key: &[u8]) -> Option<impl Iterator<Item = &Bytes>> {
+        self.attached.chained_after(key, id)
+    }
+
     /// The ids of all leases, as [`Listing::ids`] orders them.
     pub fn leases(&self) -> Vec<i64> {
         self.listing().ids()

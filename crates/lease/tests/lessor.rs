@@ -145,6 +145,27 @@ fn the_keys_of_a_lease_can_be_looked_at_one_by_one() {
 }
 
 #[test]
+fn the_keys_of_a_lease_can_be_looked_at_in_parts_while_they_change() {
+    let mut lessor = with_leases(2, 60);
+    for name in ["a", "b", "c", "d", "e"] {
+        lessor.attach(&key(name), 1).expect("a lease");
+    }
+    let all: Vec<_> = lessor.keys_of(1).cloned().collect();
+    let after = |lessor: &Lessor, name: &Bytes| {
+        lessor.keys_after(1, name).map(|keys| keys.cloned().collect::<Vec<_>>())
+    };
+    assert_eq!(after(&lessor, &all[1]).as_deref(), Some(&all[2..]));
+    lessor.attach(&key("new"), 1).expect("a lease");
+    lessor.attach(&all[1], 1).expect("a lease");
+    lessor.detach(&all[2], 1);
+    assert_eq!(after(&lessor, &all[1]).as_deref(), Some(&all[3..]));
+    assert_eq!(after(&lessor, &all[2]), None, "it hangs nowhere");
+    lessor.attach(&all[1], 2).expect("a lease");
+    assert_eq!(after(&lessor, &all[1]), None, "it hangs on another");
+    assert_eq!(after(&lessor, &all[4]), Some(Vec::new()));
+}
+
+#[test]
 fn attaching_twice_counts_once() {
     let mut lessor = follower();
     lessor.grant(1, 10, START).unwrap();

@@ -194,6 +194,9 @@ impl Auth {
     }
 }
 
+/// Keys of a lease that are looked at in one go: the raft thread may wait for that.
+const KEYS_PART: usize = 1000;
+
 /// The keys of leases, for authorization.
 impl LeaseKeys for Shared {
     fn each_key(
@@ -201,8 +204,30 @@ impl LeaseKeys for Shared {
         lease: i64,
         check: &mut dyn FnMut(&[u8]) -> Result<(), etched_auth::Error>,
     ) -> Result<(), etched_auth::Error> {
-        self.lessor.lock().keys_of(lease).try_for_each(|key| check(key))
+        let mut last = each_of_part(self.lessor.lock().keys_of(lease), check)?;
+        while let Some(key) = last {
+            let lessor = self.lessor.lock();
+            last = match lessor.keys_after(lease, &key) {
+                Some(keys) => each_of_part(keys, check)?,
+                // It was taken off meanwhile, which in apply nobody does: all of them once more, without a break.
+                None => return lessor.keys_of(lease).try_for_each(|key| check(key)),
+            };
+        }
+        Ok(())
     }
+}
+
+/// Looks at the first keys; the last of them when there may be more.
+fn each_of_part<'k>(
+    keys: impl Iterator<Item = &'k Bytes>,
+    check: &mut dyn FnMut(&[u8]) -> Result<(), etched_auth::Error>,
+) -> Result<Option<Bytes>, etched_auth::Error> {
+    let (mut count, mut last) = (0, None);
+    for key in keys.take(KEYS_PART) {
+        check(key)?;
+        (count, last) = (count + 1, Some(key));
+    }
+    Ok(last.filter(|_| count == KEYS_PART).cloned())
 }
 
 /// A row of the auth store as storage takes it.
@@ -225,6 +250,34 @@ mod tests {
     use crate::config::JwtOptions;
     use crate::request::Field;
     use crate::work_tests::member::with_member;
+
+    #[test]
+    fn each_key_of_a_lease_is_looked_at_once_however_many_there_are() {
+        let disk = etched_sim::SimDisk::new();
+        let booted = crate::crash_tests::start_with_log(&disk, None).expect("a fresh member");
+        let shared = booted.shared;
+        for (lease, count) in [(1, 0), (2, KEYS_PART), (3, 2 * KEYS_PART + 1)] {
+            let mut lessor = shared.lessor.lock();
+            lessor.grant(lease, 60, Duration::ZERO).expect("a new lease");
+            for nth in 0..count {
+                lessor.attach(&format!("{lease}/{nth}").into(), lease).expect("a lease");
+            }
+            drop(lessor);
+            let (mut seen, mut calls) = (std::collections::BTreeSet::new(), 0);
+            let all = shared.each_key(lease, &mut |key| {
+                calls += 1;
+                seen.insert(key.to_vec());
+                Ok(())
+            });
+            assert_eq!((all, seen.len(), calls), (Ok(()), count, count));
+            let mut left = KEYS_PART + 1;
+            let refused = shared.each_key(lease, &mut |_| {
+                left -= 1;
+                if left == 0 { Err(etched_auth::Error::PermissionDenied) } else { Ok(()) }
+            });
+            assert_eq!(refused.is_err(), count > KEYS_PART, "a later part is looked at too");
+        }
+    }
 
     #[test]
     fn no_password_is_hashed_for_those_who_may_not_change_users() {
