@@ -48,6 +48,30 @@ func TestAStartDefragmentsWhenThatFreesEnough(t *testing.T) {
 	}, "--bootstrap-defrag-threshold-megabytes", "4")
 }
 
+func TestTheQuotaInForceIsSaid(t *testing.T) {
+	for quota, lines := range map[string][]string{
+		"0":          {"enabled backend quota with default value", "2147483648"},
+		"-1":         {"disabled backend quota", "-1"},
+		"3000000000": {"enabled backend quota", "3000000000"},
+		"9000000000": {"quota exceeds the maximum value", "enabled backend quota", "9000000000"},
+	} {
+		t.Run(quota, func(t *testing.T) {
+			OnBoth(t, func(c *Case) {
+				for _, msg := range lines[:len(lines)-1] {
+					found := false
+					for _, line := range strings.Split(c.Server.Log(), "\n") {
+						found = found || strings.Contains(line, `"msg":"`+msg+`","quota-name":"v3-applier","quota-size-bytes":`+lines[len(lines)-1]+",") ||
+							strings.Contains(line, `"msg":"`+msg+`","quota-name":"v3-applier","quota-size-bytes":`+lines[len(lines)-1]+"}")
+					}
+					if !found {
+						c.Errorf("no line %q\n%s", msg, c.Server.Log())
+					}
+				}
+			}, "--quota-backend-bytes="+quota)
+		})
+	}
+}
+
 // without runs a program with at most 64 KiB of locked memory, and without the capability that lifts the limit.
 func without(program string) []string {
 	shell := []string{"sh", "-c", `ulimit -l 64 && exec "$@"`, "sh"}
