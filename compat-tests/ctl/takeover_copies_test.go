@@ -16,6 +16,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/lease/leasepb"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
@@ -228,6 +229,17 @@ func TestADirectoryOfEtcdIsTheSameForEtcdAndForWhoTookItOver(t *testing.T) {
 			from.Server.Stop(t)
 			return from.Server.DataDir
 		},
+		"with requests in the log that no client library writes": func(t *testing.T) string {
+			first := source(t)
+			first.Put("key", "value")
+			first.Server.Stop(t)
+			// Nothing of them is in the database.
+			data := first.Server.DataDir
+			from := source(t, "--data-dir", data, "--backend-batch-interval", "1h", "--backend-batch-limit", "100000", "--max-txn-ops", "10000")
+			odd(t, from)
+			from.Server.Kill()
+			return data
+		},
 		"with a lease whose rest is on record": func(t *testing.T) string {
 			from := source(t)
 			from.Grant(0x4d2, 600)
@@ -243,6 +255,19 @@ func TestADirectoryOfEtcdIsTheSameForEtcdAndForWhoTookItOver(t *testing.T) {
 			t.Parallel()
 			sameFromCopies(t, leave(t))
 		})
+	}
+}
+
+// odd has etcd take requests that Go's decoder reads in its own way, and transactions as deep in each other as it goes.
+func odd(t *testing.T, from *Case) {
+	t.Helper()
+	deepest := harness.OddWrite{Name: "deepest", Path: "/etcdserverpb.KV/Txn", Body: harness.NestedTxn(4998, harness.PutOp("deep"))}
+	for _, write := range append(harness.OddWrites(), deepest) {
+		var answer []byte
+		err := from.Conn.Invoke(from.Context(), write.Path, write.Body, &answer, grpc.ForceCodec(harness.BytesCodec{}))
+		if err != nil {
+			t.Fatalf("%s: %v", write.Name, err)
+		}
 	}
 }
 

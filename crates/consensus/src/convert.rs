@@ -1,7 +1,8 @@
 //! Between raft-rs's types and ours; etcd's numbers are the ones that reach the disk.
 
 use bytes::Bytes;
-use etched_proto::raftpb;
+use etched_proto::schema::Schema;
+use etched_proto::{as_go, raftpb};
 use etched_wal::{Entry, EntryKind, HardState, SnapshotMark};
 use prost::Message as _;
 use raft::eraftpb;
@@ -55,7 +56,9 @@ impl ConfChange {
     /// # Errors
     /// Says what does not decode.
     pub fn decode(data: Bytes) -> Result<Self, String> {
-        let message = raftpb::ConfChange::decode(data).map_err(|error| error.to_string())?;
+        let message = raftpb::ConfChange::decode(data.clone())
+            .or_else(|error| Self::decode_as_etcd(&data).ok_or(error))
+            .map_err(|error| error.to_string())?;
         let kind = match message.r#type.unwrap_or_default() {
             0 => ConfChangeKind::AddNode,
             1 => ConfChangeKind::RemoveNode,
@@ -69,6 +72,12 @@ impl ConfChange {
             node_id: message.node_id.unwrap_or_default(),
             context: message.context.unwrap_or_default(),
         })
+    }
+
+    /// As etcd's members read what prost refuses: an entry has to be the same for all.
+    fn decode_as_etcd(data: &[u8]) -> Option<raftpb::ConfChange> {
+        let message = Schema::get().find("raftpb.ConfChange").expect("it is in the schema");
+        raftpb::ConfChange::decode(as_go::rewrite(message, data).ok()?).ok()
     }
 
     /// What raft-rs must be told, or nothing for an update.
@@ -196,6 +205,14 @@ mod tests {
         let bytes = change.encode();
         assert_eq!(bytes.as_ref(), b"\x10\x00\x18\x05\x22\x02{}");
         assert_eq!(ConfChange::decode(bytes), Ok(change));
+    }
+
+    #[test]
+    fn a_field_that_etcd_passes_over_does_not_make_a_change_unreadable() {
+        let change = ConfChange::decode(Bytes::from_static(b"\x0a\x01x\x18\x05\x20\x07"));
+        let change = change.expect("etcd reads it");
+        assert_eq!((change.id, change.node_id, change.context.len()), (0, 5, 0));
+        assert!(ConfChange::decode(Bytes::from_static(b"\x0a\x05x")).is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use etched_fuzz::{Target, outcome, shape};
 use etched_proto::raftpb::{
     ConfState, Entry, EntryType, Message, MessageType, Snapshot, SnapshotMetadata,
 };
+use etched_proto::schema::Schema;
 use prost::Message as _;
 use support::{Group, Member};
 
@@ -22,6 +23,8 @@ fn fuzzed_changes_of_members_read_back() {
         context: Bytes::from_static(b"{\"id\":7}"),
     };
     let seeds = [change.encode(), Bytes::from_static(b"\x10\x00\x18\x05")];
+    // Read when the first change is not of the usual form, and no input's fault.
+    Schema::get();
     let target = Target::new(env!("CARGO_MANIFEST_DIR"), "changes");
     target.seeds(seeds.map(|bytes| bytes.to_vec())).run(|input| {
         match ConfChange::decode(Bytes::copy_from_slice(input)) {

@@ -1,7 +1,8 @@
 //! etcd's protobuf messages, one module per package, and the codec that passes stored bytes through.
 //!
 //! Owns the generated types (written by `cargo codegen` from `proto/`), [`raw`], the answers whose
-//! records are already encoded, and [`json`], messages as etcd's gateway takes and gives them. Knows nothing of
+//! records are already encoded, [`json`], messages as etcd's gateway takes and gives them, and what Go's decoder reads
+//! otherwise than prost ([`as_go`], [`txn`]). Knows nothing of
 //! the rest.
 
 macro_rules! generated {
@@ -35,6 +36,7 @@ generated!(
     walpb,
 );
 
+pub mod as_go;
 pub mod json;
 pub mod raw;
 pub mod schema;

@@ -1,9 +1,9 @@
 //! Decoding transactions that are nested deeper than prost goes.
 //!
 //! prost stops at 100 messages inside each other, fifty nested transactions; etcd takes as many as
-//! `--max-txn-ops` allows. So the nesting is walked here, up to [`DEPTH_MAX`] transactions, and prost decodes
-//! only what holds no transaction. A deeper one is refused before the walk: the walk, and everybody who handles
-//! the result, recurses.
+//! `--max-txn-ops` allows, up to Go's own limit of 10,000 messages. So the nesting is walked here, and prost decodes only
+//! what holds no transaction. The walk, and everybody who handles the result, recurses: [`decode`] refuses what is
+//! deeper than [`DEPTH_MAX`] before it walks, [`decode_any`] leaves it to its caller to have room.
 
 use bytes::{Buf, Bytes};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
@@ -14,7 +14,7 @@ use crate::etcdserverpb::{
     Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
 
-/// Most transactions inside each other that are decoded; the outermost counts.
+/// Most transactions inside each other that any thread has room for; the outermost counts.
 pub const DEPTH_MAX: usize = 256;
 
 const COMPARE: u32 = 1;
@@ -22,6 +22,7 @@ const SUCCESS: u32 = 2;
 const FAILURE: u32 = 3;
 const REQUEST_RANGE: u32 = 1;
 const REQUEST_PUT: u32 = 2;
+const REQUEST_DELETE: u32 = 3;
 const REQUEST_TXN: u32 = 4;
 
 /// Decodes a transaction that is nested at most [`DEPTH_MAX`] deep.
@@ -29,78 +30,69 @@ const REQUEST_TXN: u32 = 4;
 /// # Errors
 /// The bytes are no `TxnRequest`, or one that is nested deeper.
 pub fn decode(body: Bytes) -> Result<TxnRequest, DecodeError> {
-    if depth(&body) > DEPTH_MAX { Err(malformed()) } else { decode_txn(body) }
+    if depth(&body) > DEPTH_MAX { Err(malformed()) } else { decode_any(body) }
 }
 
-fn decode_txn(mut body: Bytes) -> Result<TxnRequest, DecodeError> {
+/// Decodes a transaction however deep it is nested: for one that is in the log, on a thread that has room for what
+/// recurses.
+///
+/// # Errors
+/// The bytes are no `TxnRequest`.
+pub fn decode_any(mut body: Bytes) -> Result<TxnRequest, DecodeError> {
     let mut txn = TxnRequest::default();
-    while body.has_remaining() {
-        let (tag, wire) = decode_key(&mut body)?;
-        match (tag, wire) {
-            (COMPARE, WireType::LengthDelimited) => {
-                txn.compare.push(Compare::decode(take(&mut body)?)?);
-            }
-            (SUCCESS, WireType::LengthDelimited) => txn.success.push(decode_op(take(&mut body)?)?),
-            (FAILURE, WireType::LengthDelimited) => txn.failure.push(decode_op(take(&mut body)?)?),
-            (COMPARE..=FAILURE, _) => return Err(malformed()),
-            _ => skip_field(wire, tag, &mut body, DecodeContext::default())?,
-        }
-    }
+    merge(&mut txn, &mut body)?;
     Ok(txn)
 }
 
-/// Later fields of the oneof replace earlier ones; of one kind they are merged, as protobuf has it. What is replaced
-/// has to be well formed all the same: whoever decodes the entry with another library decodes all of it.
-fn decode_op(body: Bytes) -> Result<RequestOp, DecodeError> {
-    let mut rest = body.clone();
-    let (mut nested, mut others) = (None, false);
-    while rest.has_remaining() {
-        let (tag, wire) = decode_key(&mut rest)?;
-        match (tag, wire) {
-            (REQUEST_TXN, WireType::LengthDelimited) => {
-                let mut txn = decode_txn(take(&mut rest)?)?;
-                if let Some(TxnRequest { compare, success, failure }) = nested.take() {
-                    txn.compare.splice(..0, compare);
-                    txn.success.splice(..0, success);
-                    txn.failure.splice(..0, failure);
-                }
-                nested = Some(txn);
-            }
-            (REQUEST_RANGE..REQUEST_TXN, WireType::LengthDelimited) => {
-                (nested, others) = (None, true);
-                take(&mut rest)?;
-            }
-            (REQUEST_RANGE..=REQUEST_TXN, _) => return Err(malformed()),
-            _ => skip_field(wire, tag, &mut rest, DecodeContext::default())?,
-        }
-    }
-    match nested {
-        Some(txn) => {
-            if others {
-                check_replaced(body)?;
-            }
-            Ok(RequestOp { request: Some(Request::RequestTxn(txn)) })
-        }
-        None => RequestOp::decode(body),
-    }
-}
-
-/// Looks at the operations in front of the transaction that replaces them.
-fn check_replaced(mut body: Bytes) -> Result<(), DecodeError> {
+fn merge(txn: &mut TxnRequest, body: &mut Bytes) -> Result<(), DecodeError> {
     while body.has_remaining() {
-        let (tag, wire) = decode_key(&mut body)?;
-        if (REQUEST_RANGE..REQUEST_TXN).contains(&tag) {
-            let operation = take(&mut body)?;
-            match tag {
-                REQUEST_RANGE => RangeRequest::decode(operation).map(drop)?,
-                REQUEST_PUT => PutRequest::decode(operation).map(drop)?,
-                _ => DeleteRangeRequest::decode(operation).map(drop)?,
+        let (tag, wire) = decode_key(body)?;
+        match (tag, wire) {
+            (COMPARE, WireType::LengthDelimited) => {
+                txn.compare.push(Compare::decode(take(body)?)?);
             }
-        } else {
-            skip_field(wire, tag, &mut body, DecodeContext::default())?;
+            (SUCCESS, WireType::LengthDelimited) => txn.success.push(decode_op(take(body)?)?),
+            (FAILURE, WireType::LengthDelimited) => txn.failure.push(decode_op(take(body)?)?),
+            (COMPARE..=FAILURE, _) => return Err(malformed()),
+            _ => skip_field(wire, tag, body, DecodeContext::default())?,
         }
     }
     Ok(())
+}
+
+/// Later fields of the oneof replace earlier ones; of one kind they are merged, as protobuf has it. What is replaced
+/// has to be well formed all the same.
+fn decode_op(mut body: Bytes) -> Result<RequestOp, DecodeError> {
+    let mut op = RequestOp::default();
+    while body.has_remaining() {
+        let (tag, wire) = decode_key(&mut body)?;
+        match (tag, wire) {
+            (REQUEST_RANGE..=REQUEST_TXN, WireType::LengthDelimited) => {
+                let mut part = take(&mut body)?;
+                match (&mut op.request, tag) {
+                    (Some(Request::RequestRange(range)), REQUEST_RANGE) => range.merge(part)?,
+                    (Some(Request::RequestPut(put)), REQUEST_PUT) => put.merge(part)?,
+                    (Some(Request::RequestDeleteRange(delete)), REQUEST_DELETE) => {
+                        delete.merge(part)?;
+                    }
+                    (Some(Request::RequestTxn(txn)), REQUEST_TXN) => merge(txn, &mut part)?,
+                    _ => op.request = Some(decode_request(tag, part)?),
+                }
+            }
+            (REQUEST_RANGE..=REQUEST_TXN, _) => return Err(malformed()),
+            _ => skip_field(wire, tag, &mut body, DecodeContext::default())?,
+        }
+    }
+    Ok(op)
+}
+
+fn decode_request(tag: u32, part: Bytes) -> Result<Request, DecodeError> {
+    Ok(match tag {
+        REQUEST_RANGE => Request::RequestRange(RangeRequest::decode(part)?),
+        REQUEST_PUT => Request::RequestPut(PutRequest::decode(part)?),
+        REQUEST_DELETE => Request::RequestDeleteRange(DeleteRangeRequest::decode(part)?),
+        _ => Request::RequestTxn(decode_any(part)?),
+    })
 }
 
 fn take(body: &mut Bytes) -> Result<Bytes, DecodeError> {

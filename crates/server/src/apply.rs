@@ -58,6 +58,25 @@ pub(crate) enum Fatal {
     Consensus(#[from] etched_consensus::Error),
 }
 
+fn bad_entry(entry: &Entry, reason: String) -> Fatal {
+    Fatal::BadEntry { index: entry.index, reason }
+}
+
+/// Stack for transactions nested as deep as etcd's decoder takes them, five thousand; only what is used takes memory.
+const ROOM_BYTES: usize = 256 << 20;
+
+/// Does `work`, which may recurse for each transaction in another, where there is room for that.
+fn with_room<T: Send>(
+    index: u64,
+    work: impl FnOnce() -> Result<T, Fatal> + Send,
+) -> Result<T, Fatal> {
+    let thread = std::thread::Builder::new().name("deep".to_owned()).stack_size(ROOM_BYTES);
+    std::thread::scope(|scope| match thread.spawn_scoped(scope, work) {
+        Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        Err(error) => Err(Fatal::Store { index, reason: format!("no thread: {error}") }),
+    })
+}
+
 /// The replicated state and its changes on the way to the file.
 pub(crate) struct Applier {
     store: Store,
@@ -131,25 +150,39 @@ impl Applier {
         Ok(Applying::Now(Outcome { result, revision: self.store.current_revision() }))
     }
 
-    /// Decodes an entry; none for the empty one that begins a term.
+    /// Decodes an entry, and hands `then` what it holds: nothing, when it is the empty one that begins a term.
     ///
     /// # Errors
-    /// [`Fatal::BadEntry`], [`Fatal::UnknownRequest`]: to skip it would be to differ from the other members.
-    pub(crate) fn decode(entry: &Entry) -> Result<Option<request::Decoded>, Fatal> {
+    /// [`Fatal::BadEntry`], [`Fatal::UnknownRequest`]: to skip it would be to differ from the other members. Those of
+    /// `then`.
+    pub(crate) fn with_decoded<T: Send>(
+        entry: &Entry,
+        then: impl FnOnce(Option<request::Decoded>) -> Result<T, Fatal> + Send,
+    ) -> Result<T, Fatal> {
         if entry.data.is_empty() {
-            return Ok(None);
+            return then(None);
         }
-        let bad = |error: prost::DecodeError| {
-            let reason = error.to_string();
-            Fatal::BadEntry { index: entry.index, reason }
+        match request::decode(entry.data.clone()) {
+            Ok(decoded) => then(Some(Self::known(entry, decoded)?)),
+            // Nobody proposes such a thing but who means to, or for clients that do.
+            Err(_) => with_room(entry.index, || {
+                let decoded = request::decode_as_etcd(&entry.data);
+                let decoded = decoded.map_err(|error| bad_entry(entry, error.to_string()))?;
+                then(Some(Self::known(entry, decoded)?))
+            }),
+        }
+    }
+
+    fn known(entry: &Entry, decoded: request::Decoded) -> Result<request::Decoded, Fatal> {
+        let decoded = if decoded.unknown == Some(request::OLD_REQUEST) {
+            crate::old_request::decode(entry.data.clone())
+                .map_err(|error| bad_entry(entry, error.to_string()))?
+        } else {
+            decoded
         };
-        let mut decoded = request::decode(entry.data.clone()).map_err(bad)?;
-        if decoded.unknown == Some(request::OLD_REQUEST) {
-            decoded = crate::old_request::decode(entry.data.clone()).map_err(bad)?;
-        }
         match decoded.unknown {
             Some(field) => Err(Fatal::UnknownRequest { index: entry.index, field }),
-            None => Ok(Some(decoded)),
+            None => Ok(decoded),
         }
     }
 

@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 use crate::apply::{Applier, Applying, Fatal};
 use crate::membership::{self, Invalid};
 use crate::metrics::Metrics;
-use crate::request::{self, Field};
+use crate::request::{self, Decoded, Field};
 use crate::shared::{Event, Outcome, Shared, Waiter};
 
 /// Bytes of records that only memory and the log may hold; above it proposals that add to
@@ -295,7 +295,11 @@ impl<D: Disk> Engine<D> {
         if entry.kind != EntryKind::Normal {
             return self.apply_conf_change(entry);
         }
-        let Some(decoded) = Applier::decode(entry)? else {
+        Applier::with_decoded(entry, |decoded| self.apply_request(entry, decoded))
+    }
+
+    fn apply_request(&mut self, entry: &Entry, decoded: Option<Decoded>) -> Result<(), Fatal> {
+        let Some(decoded) = decoded else {
             if self.node.is_leader() && entry.term == self.node.term() {
                 self.lead_leases();
             }

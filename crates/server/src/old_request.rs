@@ -75,8 +75,8 @@ mod tests {
         // Fields that are always written there.
         bytes.extend_from_slice(&[0x28, 0, 0x32, 0, 0x38, 0, 0x48, 0]);
         let entry = etched_wal::Entry { data: bytes.into(), ..Default::default() };
-        let found = Applier::decode(&entry).map_err(|fatal| fatal.to_string())?;
-        Ok(found.expect("it is not empty"))
+        let found = Applier::with_decoded(&entry, Ok);
+        Ok(found.map_err(|fatal| fatal.to_string())?.expect("it is not empty"))
     }
 
     #[test]

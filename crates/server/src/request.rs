@@ -2,17 +2,22 @@
 //!
 //! An entry carries the request exactly as the client encoded it, behind one tag, followed by a header
 //! with the id that the answer is found by. Decoding looks for the one request that is set instead of
-//! filling a struct of thirty optional messages.
+//! filling a struct of thirty optional messages. An entry of another shape is read a second time, by the rules of Go's
+//! decoder, which etcd's members go by.
+
+use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use etched_auth::Caller;
+use etched_proto::as_go::{self, Malformed};
 use etched_proto::etcdserverpb as pb;
-use etched_proto::membershippb;
-use prost::Message;
+use etched_proto::schema::Schema;
+use etched_proto::{membershippb, txn};
 use prost::encoding::{
     DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint,
     encoded_len_varint, key_len, skip_field,
 };
+use prost::{DecodeError, Message};
 
 /// Field number of the header.
 const HEADER: u32 = 100;
@@ -23,7 +28,12 @@ pub(crate) const OLD_REQUEST: u32 = 2;
 /// The only method there is.
 const OLD_METHOD: &[u8] = b"PUT";
 /// Requests that change nothing replicated and are not applied here: Range, DowngradeVersionTest.
-const WITHOUT_EFFECT: [u32; 2] = [3, 9900];
+pub(crate) const WITHOUT_EFFECT: [u32; 2] = [3, 9900];
+/// Of several requests in one entry etcd applies the first of these.
+pub(crate) const ETCDS_ORDER: [u32; 30] = [
+    1300, 1301, 1302, 9900, 3, 4, 5, 6, 7, 8, 9, 11, 10, 1012, 1000, 1011, 1013, 1100, 1101, 1103,
+    1104, 1102, 1105, 1200, 1203, 1202, 1204, 1201, 1106, 1107,
+];
 
 macro_rules! requests {
     (
@@ -75,9 +85,13 @@ macro_rules! requests {
         }
 
         impl Request {
-            fn decode(tag: u32, body: Bytes) -> Result<Option<Self>, prost::DecodeError> {
+            fn decode(
+                tag: u32,
+                body: Bytes,
+                txn: fn(Bytes) -> Result<pb::TxnRequest, DecodeError>,
+            ) -> Result<Option<Self>, DecodeError> {
                 Ok(Some(match tag {
-                    _ if tag == Field::Txn as u32 => Self::Txn(etched_proto::txn::decode(body)?),
+                    _ if tag == Field::Txn as u32 => Self::Txn(txn(body)?),
                     $($tag => Self::$variant(<$message>::decode(body)?),)*
                     $($auth_tag => {
                         let request = AuthRequest::$auth(<$auth_message>::decode(body)?);
@@ -85,6 +99,17 @@ macro_rules! requests {
                     })*
                     _ => return Ok(None),
                 }))
+            }
+
+            /// Its field and its bytes.
+            #[cfg(test)]
+            pub(crate) fn encoded(&self) -> (u32, Vec<u8>) {
+                match self {
+                    $(Self::$variant(request) => ($tag, request.encode_to_vec()),)*
+                    Self::Auth(request) => match &**request {
+                        $(AuthRequest::$auth(request) => ($auth_tag, request.encode_to_vec()),)*
+                    },
+                }
             }
         }
     };
@@ -228,12 +253,12 @@ pub(crate) fn encode_message(id: u64, field: Field, message: &impl Message) -> B
     encode(id, field, &message.encode_to_vec())
 }
 
-/// Reads an entry.
+/// Reads an entry of the shape that entries have: one request, all fields of their own wire types.
 ///
 /// # Errors
-/// The entry is no protobuf.
-pub(crate) fn decode(mut data: Bytes) -> Result<Decoded, prost::DecodeError> {
-    let (mut old_id, mut request, mut unknown) = (0, None, None);
+/// It has another shape, which is for [`decode_as_etcd`].
+pub(crate) fn decode(mut data: Bytes) -> Result<Decoded, DecodeError> {
+    let (mut old_id, mut request, mut unknown, mut seen) = (0, None, None, false);
     let mut header = pb::RequestHeader::default();
     while data.has_remaining() {
         let (tag, wire) = decode_key(&mut data)?;
@@ -241,31 +266,84 @@ pub(crate) fn decode(mut data: Bytes) -> Result<Decoded, prost::DecodeError> {
             (OLD_ID, WireType::Varint) => old_id = decode_varint(&mut data)?,
             // One that comes twice is merged, as protobuf has it.
             (HEADER, WireType::LengthDelimited) => header.merge(take_body(&mut data)?)?,
+            // A second one, or the id in a form that is not its own.
+            (tag, WireType::LengthDelimited) if seen || tag == OLD_ID => return Err(odd()),
             (OLD_REQUEST, WireType::LengthDelimited) => {
-                unknown = Some(tag);
+                (unknown, seen) = (Some(tag), true);
                 // The rest is no request of today's.
                 if take_body(&mut data)? == OLD_METHOD {
                     break;
                 }
             }
-            (_, WireType::LengthDelimited) => match Request::decode(tag, take_body(&mut data)?)? {
-                None if WITHOUT_EFFECT.contains(&tag) => {}
-                None => unknown = Some(tag),
-                found => request = found,
-            },
+            (_, WireType::LengthDelimited) => {
+                seen = true;
+                match Request::decode(tag, take_body(&mut data)?, txn::decode)? {
+                    None if WITHOUT_EFFECT.contains(&tag) => {}
+                    None => unknown = Some(tag),
+                    found => request = found,
+                }
+            }
             _ => skip_field(wire, tag, &mut data, DecodeContext::default())?,
         }
     }
-    let id = if header.id == 0 { old_id } else { header.id };
-    let caller = Caller { username: header.username, revision: header.auth_revision };
-    Ok(Decoded { id, caller, request, unknown })
+    Ok(decoded(old_id, header, request, unknown))
 }
 
-pub(crate) fn take_body(data: &mut Bytes) -> Result<Bytes, prost::DecodeError> {
-    // decode_varint's errors are the only ones that can be made outside of prost.
+/// Reads an entry that [`decode`] did not, as etcd's members do: what they pass over is passed over, of a request that
+/// comes twice all fields count, of several requests the one that they would apply. Transactions may nest as deep as
+/// theirs, which takes room on the stack.
+///
+/// # Errors
+/// etcd's members could not read it either: they panic.
+pub(crate) fn decode_as_etcd(data: &[u8]) -> Result<Decoded, Malformed> {
+    let message = Schema::get().find("etcdserverpb.InternalRaftRequest");
+    let mut data = as_go::rewrite(message.expect("it is in the schema"), data)?;
+    let mut bodies: BTreeMap<u32, BytesMut> = BTreeMap::new();
+    let read = || {
+        let mut old_id = 0;
+        while data.has_remaining() {
+            match decode_key(&mut data)? {
+                (OLD_ID, WireType::Varint) => old_id = decode_varint(&mut data)?,
+                // Of messages one behind the other protobuf makes the one of all their fields.
+                (tag, WireType::LengthDelimited) => {
+                    bodies.entry(tag).or_default().extend_from_slice(&take_body(&mut data)?);
+                }
+                (tag, wire) => skip_field(wire, tag, &mut data, DecodeContext::default())?,
+            }
+        }
+        let header = bodies.remove(&HEADER).unwrap_or_default();
+        let header = pb::RequestHeader::decode(header.freeze())?;
+        let first = ETCDS_ORDER.iter().find_map(|tag| Some((*tag, bodies.remove(tag)?)));
+        let Some((tag, body)) = first else {
+            return Ok(decoded(old_id, header, None, bodies.into_keys().next()));
+        };
+        let request = Request::decode(tag, body.freeze(), txn::decode_any)?;
+        Ok(decoded(old_id, header, request, None))
+    };
+    // What is left to prost's judgement has been judged.
+    read().map_err(|_: DecodeError| Malformed::Wire)
+}
+
+fn decoded(
+    old_id: u64,
+    header: pb::RequestHeader,
+    request: Option<Request>,
+    unknown: Option<u32>,
+) -> Decoded {
+    let id = if header.id == 0 { old_id } else { header.id };
+    let caller = Caller { username: header.username, revision: header.auth_revision };
+    Decoded { id, caller, request, unknown }
+}
+
+/// prost makes its errors itself: this is the one of a varint that is not there.
+fn odd() -> DecodeError {
+    decode_varint(&mut Bytes::new()).expect_err("nothing holds no varint")
+}
+
+pub(crate) fn take_body(data: &mut Bytes) -> Result<Bytes, DecodeError> {
     let length = decode_varint(data)?;
     if length > data.len() as u64 {
-        return decode_varint(&mut Bytes::new()).map(|_| Bytes::new());
+        return Err(odd());
     }
     Ok(data.split_to(length as usize))
 }
@@ -358,6 +436,87 @@ mod tests {
         let bytes = encode(1, Field::Put, b"\x0a\x01k");
         for end in [1, 2, 3, 4, bytes.len() - 1] {
             assert!(decode(bytes.slice(..end)).is_err(), "cut at {end}");
+            assert!(decode_as_etcd(&bytes[..end]).is_err(), "cut at {end}");
         }
+    }
+
+    fn as_etcd(bytes: &[&[u8]]) -> Decoded {
+        let bytes = bytes.concat();
+        assert!(decode(Bytes::copy_from_slice(&bytes)).is_err(), "it is of the usual shape");
+        decode_as_etcd(&bytes).expect("etcd reads it")
+    }
+
+    fn put(key: &'static str, value: &'static str) -> pb::PutRequest {
+        pb::PutRequest { key: key.into(), value: value.into(), ..Default::default() }
+    }
+
+    #[test]
+    fn fields_that_etcd_passes_over_are_passed_over() {
+        let bytes = encode(7, Field::Put, b"\x08\x05\x0a\x01k\x1a\x01x");
+        let found = as_etcd(&[b"\x0a\x01x\x20\x01\x2b\x2c", &bytes]);
+        assert_eq!((found.id, found.request), (7, Some(Request::Put(put("k", "")))));
+        assert_eq!(found.unknown, None);
+    }
+
+    #[test]
+    fn transactions_nest_as_deep_in_the_log_as_etcd_takes_them() {
+        /// Behind these etcd's decoder ends: each is two messages, in the one of the entry.
+        const DEEPEST: usize = 5000;
+        let entry = |depth: usize| {
+            let wrap = |tag: u8, body: &[u8]| {
+                let mut outer = vec![tag];
+                encode_varint(body.len() as u64, &mut outer);
+                [&outer[..], body].concat()
+            };
+            let txn = (1..depth).fold(Vec::new(), |txn, _| wrap(0x12, &wrap(0x22, &txn)));
+            let data = encode(7, Field::Txn, &txn);
+            etched_wal::Entry { data, ..Default::default() }
+        };
+        let depth = |decoded: Option<Decoded>| {
+            let Some(Request::Txn(mut txn)) = decoded.expect("an entry").request else {
+                panic!("a transaction")
+            };
+            let mut depth = 1;
+            while let Some(op) = txn.success.pop() {
+                let Some(pb::request_op::Request::RequestTxn(inner)) = op.request else { break };
+                (txn, depth) = (inner, depth + 1);
+            }
+            Ok(depth)
+        };
+        for deep in [txn::DEPTH_MAX, txn::DEPTH_MAX + 1, DEEPEST] {
+            let found = crate::apply::Applier::with_decoded(&entry(deep), depth);
+            assert_eq!(found.expect("etcd reads it"), deep);
+        }
+        let found = crate::apply::Applier::with_decoded(&entry(DEEPEST), |decoded| {
+            drop(decoded);
+            Ok(())
+        });
+        found.expect("there is room to let go of it");
+        let error = crate::apply::Applier::with_decoded(&entry(DEEPEST + 1), depth);
+        let error = error.expect_err("etcd does not read it").to_string();
+        assert!(error.ends_with("proto: exceeded maximum recursion depth"), "{error}");
+    }
+
+    #[test]
+    fn of_a_request_that_comes_twice_all_fields_count() {
+        let (one, two) = (put("k", ""), put("", "v"));
+        let [one, two] = [one, two].map(|put| encode_message(7, Field::Put, &put));
+        assert_eq!(as_etcd(&[&one, &two]).request, Some(Request::Put(put("k", "v"))));
+    }
+
+    #[test]
+    fn of_several_requests_the_one_counts_that_etcd_would_apply() {
+        let put = encode_message(7, Field::Put, &put("k", "v"));
+        let version = encode(7, Field::ClusterVersionSet, b"");
+        for entry in [[&put, &version], [&version, &put]] {
+            let found = as_etcd(&[entry[0], entry[1]]);
+            assert!(matches!(found.request, Some(Request::ClusterVersionSet(_))), "{found:?}");
+        }
+        let range = b"\x1a\x00";
+        assert_eq!(as_etcd(&[&put, range]).request, None);
+        let newer = b"\xc2\x57\x00";
+        let found = as_etcd(&[newer, &put]);
+        assert!(found.request.is_some() && found.unknown.is_none(), "{found:?}");
+        assert_eq!(as_etcd(&[newer, newer]).unknown, Some(1400));
     }
 }

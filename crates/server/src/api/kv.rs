@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use etched_auth::Asked;
 use etched_mvcc::{Chunk, RangeAnswer, RangeStream, check};
+use etched_proto::as_go::Malformed;
 use etched_proto::etcdserverpb as pb;
 use etched_proto::raw::{RangeReply, Wire};
 use etched_proto::txn;
@@ -17,7 +18,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 use tokio::task::JoinHandle;
 use tonic::Status;
 
-use super::{Call, Ending, large, malformed, reply};
+use super::{Call, Ending, as_etcd_reads, large, malformed, reply};
 use crate::auth::{Asking, Who};
 use crate::error::Error;
 use crate::grpc::{self, Body, Framed, Incoming, Method, Source, push_frame};
@@ -177,31 +178,26 @@ pub(super) async fn delete_range(
     reply(&answer)
 }
 
-/// Nested messages that Go's decoder takes; one level of a transaction is two of them.
-const GO_MESSAGES_MAX: usize = 10_000;
-
 /// Decodes a transaction; one that is nested too deep is refused as etcd refuses it: each level uses up at least
-/// one operation.
-fn decode_txn(body: Bytes, max_ops: usize) -> Result<pb::TxnRequest, Status> {
-    let depth = txn::depth(&body);
-    if 2 * depth > GO_MESSAGES_MAX {
-        return Err(Status::internal(
-            "grpc: error unmarshalling request: proto: exceeded maximum recursion depth",
-        ));
-    }
-    if depth > txn::DEPTH_MAX.min(max_ops.saturating_add(1)) {
+/// one operation. In `body` is then what members of both kinds read alike.
+fn decode_txn(body: &mut Bytes, max_ops: usize) -> Result<pb::TxnRequest, Status> {
+    if txn::depth(body) > txn::DEPTH_MAX.min(max_ops.saturating_add(1)) {
+        as_etcd_reads(Method::Txn, body).map_err(malformed)?;
         return Err(Error::TooManyOps.into());
     }
-    txn::decode(body).map_err(|_| malformed())
+    txn::decode(body.clone()).or_else(|_| {
+        *body = as_etcd_reads(Method::Txn, body).map_err(malformed)?;
+        txn::decode(body.clone()).map_err(|_| malformed(Malformed::Wire))
+    })
 }
 
 /// The message is decoded and looked at before the future is made, which then need not keep it.
 pub(super) fn txn<W: Asking>(
     shared: Arc<Shared>,
-    body: Bytes,
+    mut body: Bytes,
     who: W,
 ) -> impl Future<Output = Result<Framed, Status>> + use<W> {
-    let checked = check_txn(&shared, body.clone());
+    let checked = check_txn(&shared, &mut body);
     async move {
         if let Some(request) = checked? {
             return Box::pin(read_only_txn(shared, request, who)).await;
@@ -214,7 +210,7 @@ pub(super) fn txn<W: Asking>(
 }
 
 /// Checks a transaction, and admits it; one that only reads comes back.
-fn check_txn(shared: &Shared, body: Bytes) -> Result<Option<Box<pb::TxnRequest>>, Status> {
+fn check_txn(shared: &Shared, body: &mut Bytes) -> Result<Option<Box<pb::TxnRequest>>, Status> {
     let request = decode_txn(body, shared.config.max_txn_ops)?;
     check::txn(&request, shared.config.max_txn_ops).map_err(status)?;
     if check::is_read_only(&request) {

@@ -155,7 +155,7 @@ async fn answer_renewals(
             }
         };
         shared.metrics.received(Method::LeaseKeepAlive, body.len());
-        let request: pb::LeaseKeepAliveRequest = decode_streamed(body)?;
+        let request: pb::LeaseKeepAliveRequest = decode_streamed(Method::LeaseKeepAlive, body)?;
         let header = shared.header(shared.reader.current_revision());
         if shared.auth.is_enabled() {
             may_renew(&shared, who, request.id).await?;

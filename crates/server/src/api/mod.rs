@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etched_auth::Asked;
+use etched_proto::as_go::{self, Malformed};
 use etched_proto::raw::Wire;
+use etched_proto::schema::Schema;
 use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
 use http::{Request, Response};
@@ -254,8 +256,9 @@ impl Call {
         M: Message + Default + 'static,
         F: Future<Output = Result<Framed, Status>> + 'static,
     {
-        self.unary_bytes(request, |shared, body| async {
-            let message = decode(body.clone())?;
+        let method = self.method;
+        self.unary_bytes(request, move |shared, body| async move {
+            let (message, body) = decode(method, body)?;
             handler(shared, message, body).await
         })
     }
@@ -365,7 +368,7 @@ impl Call {
         let mut reader = self.reader(request);
         let body = reader.next().await?.ok_or_else(|| Status::internal("unexpected EOF"))?;
         self.shared.metrics.received(self.method, body.len());
-        let message = decode_streamed(body)?;
+        let message = decode_streamed(self.method, body)?;
         if reader.next().await?.is_some() {
             return Err(Status::internal(
                 "cardinality violation: received multiple request messages for \
@@ -413,26 +416,40 @@ impl Call {
     }
 }
 
-/// Decodes a message; the text is that of etcd's gRPC library.
-fn decode<M: Message + Default>(body: Bytes) -> Result<M, Status> {
-    M::decode(body).map_err(|_| malformed())
+/// Decodes a message; gives back the bytes that it was decoded from, which members of both kinds read alike.
+fn decode<M: Message + Default>(method: Method, body: Bytes) -> Result<(M, Bytes), Status> {
+    match M::decode(body.clone()) {
+        Ok(message) => Ok((message, body)),
+        Err(_) => {
+            let body = as_etcd_reads(method, &body).map_err(malformed)?;
+            let message = M::decode(body.clone()).map_err(|_| malformed(Malformed::Wire))?;
+            Ok((message, body))
+        }
+    }
 }
 
 /// The same for a message of a stream. What is kept of it, perhaps for long, is copied: it would keep the whole
 /// of what was read with it from the connection.
-fn decode_streamed<M: Message + Default>(body: Bytes) -> Result<M, Status> {
-    M::decode(&*body).map_err(|_| {
-        Status::internal(
-            "grpc: failed to unmarshal the received message: proto: cannot parse invalid \
-             wire-format data",
-        )
+fn decode_streamed<M: Message + Default>(method: Method, body: Bytes) -> Result<M, Status> {
+    M::decode(&*body).or_else(|_| {
+        let decoded = as_etcd_reads(method, &body)
+            .and_then(|body| M::decode(&*body).map_err(|_| Malformed::Wire));
+        decoded.map_err(|error| {
+            Status::internal(format!("grpc: failed to unmarshal the received message: {error}"))
+        })
     })
 }
 
-fn malformed() -> Status {
-    Status::internal(
-        "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data",
-    )
+/// A message that prost refuses, so that prost reads in it what etcd's decoder does.
+fn as_etcd_reads(method: Method, body: &[u8]) -> Result<Bytes, Malformed> {
+    // The health service is not etcd's, and none of its messages are in the schema.
+    let known = Schema::get().method(method.path()).ok_or(Malformed::Wire)?;
+    as_go::rewrite(known.input, body)
+}
+
+/// The text is that of etcd's gRPC library.
+fn malformed(error: Malformed) -> Status {
+    Status::internal(format!("grpc: error unmarshalling request: {error}"))
 }
 
 /// Answers up to this size are compressed on the network thread.

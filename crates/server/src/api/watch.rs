@@ -66,7 +66,7 @@ async fn take_requests(
 ) -> Result<(), Status> {
     while let Some(body) = reader.next().await? {
         shared.metrics.received(Method::Watch, body.len());
-        let request: pb::WatchRequest = decode_streamed(body)?;
+        let request: pb::WatchRequest = decode_streamed(Method::Watch, body)?;
         poll_fn(|cx| stream.poll_room(cx)).await;
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => {

@@ -9,14 +9,17 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use etched_auth::Caller;
 use etched_fuzz::{Target, outcome, shape};
+use etched_proto::as_go;
 use etched_proto::etcdserverpb as pb;
+use etched_proto::schema::Schema;
 use etched_storage::Table;
 use prost::Message as _;
+use prost::encoding::{WireType, decode_key, decode_varint};
 use tonic::{Code, Status};
 
 use crate::cluster::{BadRow, Cluster};
 use crate::grpc::{self, Encoding, Incoming, MessageReader, Source};
-use crate::request::{self, Field};
+use crate::request::{self, Field, Request};
 
 const FOLDER: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -29,41 +32,76 @@ fn transaction() -> pb::TxnRequest {
     }
 }
 
+/// The request of an entry that etcd's members would apply, and its bytes: prost writes what it read.
+fn theirs_to_apply(theirs: &pb::InternalRaftRequest) -> Option<(u32, Vec<u8>)> {
+    let mut fields = Bytes::from(theirs.encode_to_vec());
+    let mut found = std::collections::BTreeMap::new();
+    while !fields.is_empty() {
+        match decode_key(&mut fields).expect("prost wrote it") {
+            (tag, WireType::LengthDelimited) => {
+                found.insert(tag, request::take_body(&mut fields).expect("prost wrote it"));
+            }
+            (_, _) => drop(decode_varint(&mut fields)),
+        }
+    }
+    request::ETCDS_ORDER.iter().find_map(|tag| Some((*tag, found.remove(tag)?.to_vec())))
+}
+
 /// An entry that is in the log has to be applied: what etcd's members can read has to be readable, and to say the
-/// same.
+/// same, to the last field.
 #[test]
 fn fuzzed_entries_are_what_prost_decodes() {
     let root = Caller { username: "root".to_owned(), revision: 300 };
     let grant = pb::LeaseGrantRequest { ttl: 60, id: 7 };
     let user = pb::AuthUserAddRequest { name: "u".to_owned(), ..Default::default() };
+    let txn = request::encode_for(77, &root, Field::Txn, &transaction().encode_to_vec());
+    let grant = request::encode_message(1, Field::LeaseGrant, &grant);
     let seeds = [
-        request::encode_for(77, &root, Field::Txn, &transaction().encode_to_vec()),
-        request::encode_message(1, Field::LeaseGrant, &grant),
-        request::encode_message(u64::MAX, Field::AuthUserAdd, &user),
-        request::encode(1, Field::ClusterVersionSet, b"\x0a\x053.7.0"),
+        [&txn[..], &txn].concat(),
+        [&grant[..], &txn].concat(),
+        txn.to_vec(),
+        grant.to_vec(),
+        request::encode_message(u64::MAX, Field::AuthUserAdd, &user).to_vec(),
+        request::encode(1, Field::ClusterVersionSet, b"\x0a\x053.7.0").to_vec(),
     ];
+    let message = Schema::get().find("etcdserverpb.InternalRaftRequest").expect("it is there");
     Target::new(FOLDER, "entries").seeds(seeds).memory(64 << 10, 400).run(|input| {
-        let ours = request::decode(Bytes::copy_from_slice(input));
-        let theirs = pb::InternalRaftRequest::decode(input);
-        match (ours, theirs) {
+        let usual = request::decode(Bytes::copy_from_slice(input));
+        if usual.as_ref().is_ok_and(|ours| ours.unknown == Some(request::OLD_REQUEST)) {
             // Of another form, which is not theirs.
-            (Ok(ours), _) if ours.unknown == Some(request::OLD_REQUEST) => 3,
-            (Ok(ours), Ok(theirs)) => {
-                let header = theirs.header.unwrap_or_default();
-                assert_eq!(ours.id, if header.id == 0 { theirs.id } else { header.id });
-                assert_eq!(ours.caller.username, header.username);
-                shape(&[
-                    2,
-                    ours.unknown.unwrap_or_default() as usize,
-                    usize::from(ours.request.is_some()),
-                ])
-            }
-            (Err(error), Ok(_)) => panic!("only prost takes it: {error}"),
-            // What is not applied is not looked into.
-            (Ok(_), Err(_)) => 1,
-            (Err(error), Err(_)) => outcome(&error.to_string()),
+            return 3;
         }
+        let careful = request::decode_as_etcd(input);
+        if let (Ok(usual), Ok(careful)) = (&usual, &careful) {
+            assert_eq!(usual, careful);
+        }
+        let Ok(ours) = usual.or(careful) else {
+            let error = as_go::rewrite(message, input).expect_err("it is the only reason");
+            assert!(pb::InternalRaftRequest::decode(input).is_err(), "only prost takes it");
+            return outcome(&error.to_string());
+        };
+        let Ok(read) = as_go::rewrite(message, input) else {
+            // What is not applied is not looked into.
+            assert!(ours.request.is_none(), "{ours:?}");
+            return 1;
+        };
+        let Ok(theirs) = pb::InternalRaftRequest::decode(read) else { return 2 };
+        if let Ok(plain) = pb::InternalRaftRequest::decode(input) {
+            assert_eq!(plain, theirs);
+        }
+        assert_eq!(ours.request.as_ref().map(Request::encoded), theirs_applied(&theirs));
+        let header = theirs.header.unwrap_or_default();
+        assert_eq!(ours.id, if header.id == 0 { theirs.id } else { header.id });
+        assert_eq!(ours.caller.username, header.username);
+        assert_eq!(ours.caller.revision, header.auth_revision);
+        let unknown = ours.unknown.unwrap_or_default() as usize;
+        shape(&[2, unknown, ours.request.map_or(0, |request| request.encoded().0 as usize)])
     });
+}
+
+/// The same without those that change nothing.
+fn theirs_applied(theirs: &pb::InternalRaftRequest) -> Option<(u32, Vec<u8>)> {
+    theirs_to_apply(theirs).filter(|(tag, _)| !request::WITHOUT_EFFECT.contains(tag))
 }
 
 /// The first byte chooses the table, the second how long the row's key is.

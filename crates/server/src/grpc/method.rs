@@ -46,6 +46,13 @@ macro_rules! methods {
                     _ => Err(unknown(path)),
                 }
             }
+
+            /// Service and method, as the schema has it.
+            pub(crate) fn path(self) -> &'static str {
+                match self {
+                    $($(Self::$variant => concat!($service, "/", $name),)*)*
+                }
+            }
         }
     };
 }

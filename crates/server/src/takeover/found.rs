@@ -277,10 +277,15 @@ fn alone(own: u64, ids: &Ids) -> Result<(), Reason> {
 fn check_requests(entries: &[Entry]) -> Result<(), Reason> {
     let normal = entries.iter().filter(|entry| entry.kind == EntryKind::Normal);
     for entry in normal {
-        let decoded = Applier::decode(entry).map_err(|fatal| Reason::Entry(fatal.to_string()))?;
-        if let Some(Decoded { request: Some(Request::ClusterVersionSet(set)), .. }) = decoded {
+        let version = Applier::with_decoded(entry, |decoded| match decoded {
+            Some(Decoded { request: Some(Request::ClusterVersionSet(set)), .. }) => {
+                Ok(Some(set.ver))
+            }
+            _ => Ok(None),
+        });
+        if let Some(version) = version.map_err(|fatal| Reason::Entry(fatal.to_string()))? {
             let index = entry.index;
-            versions::accept(&set.ver)
+            versions::accept(&version)
                 .map_err(|reason| Reason::Entry(format!("entry {index} of the log: {reason}")))?;
         }
     }
