@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +18,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
 
 	. "etched.local/compat-tests/harness"
 )
@@ -122,6 +125,101 @@ func TestSlowWorkIsLoggedFromTheDurationsOn(t *testing.T) {
 			}, flags...)
 		})
 	}
+}
+
+// logFiles are the files of a write-ahead log in a folder.
+func logFiles(c *Case, folder string) int {
+	found, err := filepath.Glob(filepath.Join(folder, "*.wal"))
+	if err != nil {
+		c.Fatal(err)
+	}
+	return len(found)
+}
+
+func TestTheLogIsKeptWhereTheFlagSays(t *testing.T) {
+	OnBoth(t, func(c *Case) {
+		c.Put("a", "1")
+		there, beside := logFiles(c, c.Server.DataDir+"-log"), logFiles(c, filepath.Join(c.Server.DataDir, "member", "wal"))
+		c.Notef("files of the log", "in the folder of the flag %v, in the data directory %v", there > 0, beside > 0)
+		c.Server.Kill()
+		c.Server.Restart(c)
+		c.Reconnect()
+		c.Everything("after a kill")
+	}, "--wal-dir=<data>-log")
+}
+
+// metric is the value of a line of /metrics without labels.
+func metric(c *Case, name string) int {
+	_, body := request(c, "GET", "/metrics")
+	for line := range strings.Lines(body) {
+		if value, found := strings.CutPrefix(line, name+" "); found {
+			number, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				c.Fatal(err)
+			}
+			return int(number)
+		}
+	}
+	c.Fatalf("no metric %s", name)
+	return 0
+}
+
+func TestNothingIsSyncedWhenTheFlagSaysSo(t *testing.T) {
+	for name, flags := range map[string][]string{"as usual": nil, "unsafe": {"--unsafe-no-fsync"}} {
+		t.Run(name, func(t *testing.T) {
+			OnBoth(t, func(c *Case) {
+				synced := func() int { return metric(c, "etcd_disk_wal_fsync_duration_seconds_count") }
+				before := synced()
+				for range 20 {
+					c.Put("a", "1")
+				}
+				c.Notef("syncs of the log", "one for each put %v, none %v", synced() >= before+20, synced() == before)
+			}, flags...)
+		})
+	}
+}
+
+func TestACompactionGoesInBatchesWithRestsAsTheFlagsSay(t *testing.T) {
+	for name, flags := range map[string][]string{"as usual": nil, "small": {"--compaction-batch-limit=100", "--compaction-sleep-interval=50ms"}} {
+		t.Run(name, func(t *testing.T) {
+			OnBoth(t, func(c *Case) {
+				// Enough keys: what etched does at once ends with a page of its index.
+				for round := range 40 {
+					puts := &pb.TxnRequest{}
+					for at := range 100 {
+						put := &pb.PutRequest{Key: fmt.Appendf(nil, "key%d-%d", round%20, at)}
+						puts.Success = append(puts.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: put}})
+					}
+					if _, err := c.KV.Txn(c.Context(), puts); err != nil {
+						c.Fatal(err)
+					}
+				}
+				batches := func() int { return metric(c, "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds_count") }
+				before, began := batches(), time.Now()
+				if _, err := c.KV.Compact(c.Context(), &pb.CompactionRequest{Revision: 41, Physical: true}); err != nil {
+					c.Fatal(err)
+				}
+				took := time.Since(began)
+				c.Notef("two thousand keys with two revisions each", "in ten batches %v, at least half a second %v", batches() >= before+10, took > 500*time.Millisecond)
+			}, flags...)
+		})
+	}
+}
+
+// The mode that keeps revisions looks every five minutes only, which is for a test with a clock of its own.
+func TestRevisionsOlderThanTheRetentionAreCompactedByThemselves(t *testing.T) {
+	OnBoth(t, func(c *Case) {
+		for range 5 {
+			c.Put("a", "1")
+		}
+		old := &pb.RangeRequest{Key: []byte("a"), Revision: 2}
+		c.Eventually("compacted", func() bool {
+			_, err := c.KV.Range(c.Context(), old)
+			return err != nil
+		})
+		Refuse(c, "an old revision", c.KV.Range, old, codes.OutOfRange, compacted)
+		c.Everything("what is left")
+	}, "--auto-compaction-mode=periodic", "--auto-compaction-retention=1s")
 }
 
 func TestDebugVarsIsJsonWithTheKeysOfEtcd(t *testing.T) {

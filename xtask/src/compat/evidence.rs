@@ -10,15 +10,16 @@ const NAMED: [&str; 5] = ["calls", "routes", "endpoints", "flags", "gates"];
 /// What a case of etcd's own suite is called here, before its name.
 const SUITE: &str = "common/";
 
-/// Tests by their names, each with the text of its file.
-pub(super) struct Tests<'a>(HashMap<String, Vec<&'a str>>);
+/// Tests by their names, each with the text that it is: its own, and that of what it names in its file.
+pub(super) struct Tests(HashMap<String, Vec<String>>);
 
-impl<'a> Tests<'a> {
-    pub(super) fn of(files: &'a [TextFile]) -> Self {
-        let mut tests: HashMap<String, Vec<&str>> = HashMap::new();
+impl Tests {
+    pub(super) fn of(files: &[TextFile]) -> Self {
+        let mut tests: HashMap<String, Vec<String>> = HashMap::new();
         for file in files {
-            for name in names(file) {
-                tests.entry(name).or_default().push(&file.text);
+            let items = items(file);
+            for (name, text) in tests_of(file, &items) {
+                tests.entry(name).or_default().push(text);
             }
         }
         Self(tests)
@@ -48,44 +49,133 @@ impl<'a> Tests<'a> {
     }
 }
 
-/// The tests of a file.
-fn names(file: &TextFile) -> Vec<String> {
-    let lines = file.text.lines();
-    if file.path.ends_with("_test.go") {
-        lines
-            .filter_map(|line| Some(line.strip_prefix("func Test")?.split_once('(')?.0))
-            .map(|name| format!("Test{name}"))
-            .collect()
-    } else if file.path.ends_with(".py") {
-        let name = |line: &str| {
-            let line = line.strip_prefix("async ").unwrap_or(line);
-            Some(format!("test_{}", line.strip_prefix("def test_")?.split_once('(')?.0))
-        };
-        lines.filter_map(name).collect()
-    } else if file.path == "compat-tests/common/cases.txt" {
-        let passed = lines.filter_map(|line| line.strip_prefix("pass "));
+/// The tests of a file, with all that belongs to them. What they name in other files does not: it serves many.
+fn tests_of(file: &TextFile, items: &[Item<'_>]) -> Vec<(String, String)> {
+    if file.path == "compat-tests/common/cases.txt" {
+        let passed = file.text.lines().filter_map(|line| line.strip_prefix("pass "));
         let cases = passed.map(|case| case.split('/').next().unwrap_or_default());
-        cases.map(|case| format!("{SUITE}{case}")).collect()
-    } else if file.is_rust() {
-        rust_names(&file.text)
-    } else {
-        Vec::new()
+        return cases.map(|case| (format!("{SUITE}{case}"), String::new())).collect();
     }
+    let whole = |test: &Item<'_>| {
+        let named =
+            |item: &&Item<'_>| !item.is_test && item.names.iter().any(|name| says(test.text, name));
+        let parts = items.iter().filter(named).map(|item| item.text);
+        let text: Vec<_> = std::iter::once(test.text).chain(parts).collect();
+        (test.names[0].to_owned(), text.concat())
+    };
+    items.iter().filter(|item| item.is_test).map(whole).collect()
 }
 
-fn rust_names(text: &str) -> Vec<String> {
-    let (mut found, mut marked) = (Vec::new(), false);
-    for line in text.lines().map(str::trim) {
-        if line == "#[test]" || line.starts_with("#[tokio::test") {
-            marked = true;
-        } else if marked && !line.starts_with('#') {
-            marked = false;
-            let line = line.strip_prefix("async ").unwrap_or(line);
-            let name = line.strip_prefix("fn ").and_then(|line| line.split_once('('));
-            found.extend(name.map(|(name, _)| name.to_owned()));
+/// A function, a constant or the like.
+#[derive(Debug, PartialEq)]
+struct Item<'a> {
+    names: Vec<&'a str>,
+    is_test: bool,
+    text: &'a str,
+}
+
+/// Cut where a line begins another one, no deeper than this one: good enough for what formatters leave.
+fn items(file: &TextFile) -> Vec<Item<'_>> {
+    let language = match file.path.rsplit('.').next() {
+        Some("go") if file.path.ends_with("_test.go") => Language::Go,
+        Some("py") => Language::Python,
+        _ if file.is_rust() => Language::Rust,
+        _ => return Vec::new(),
+    };
+    let mut found: Vec<Item<'_>> = Vec::new();
+    let (mut open, mut marked): (Option<(usize, usize)>, bool) = (None, false);
+    let mut at = 0;
+    for line in file.text.split_inclusive('\n') {
+        let depth = line.len() - line.trim_start().len();
+        let head = line.trim();
+        if open.is_none_or(|(_, deep)| depth <= deep) && language.begins(head) {
+            if let Some((from, _)) = open.take() {
+                found.last_mut().expect("one is open").text = &file.text[from..at];
+            }
+            let names = language.names(head);
+            if !names.is_empty() {
+                let is_test = language.is_test(names[0], marked);
+                found.push(Item { names, is_test, text: "" });
+                open = Some((at, depth));
+            }
+            marked = head == "#[test]"
+                || head.starts_with("#[tokio::test")
+                || (marked && head.starts_with("#["));
         }
+        at += line.len();
+    }
+    if let (Some((from, _)), Some(last)) = (open, found.last_mut()) {
+        last.text = &file.text[from..];
     }
     found
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Language {
+    Rust,
+    Go,
+    Python,
+}
+
+impl Language {
+    /// Whether the line ends what stands before it.
+    fn begins(self, head: &str) -> bool {
+        let words: &[&str] = match self {
+            Self::Rust => &[
+                "fn ",
+                "pub ",
+                "pub(",
+                "async fn ",
+                "const ",
+                "static ",
+                "struct ",
+                "enum ",
+                "impl",
+                "mod ",
+                "#[",
+                "macro_rules!",
+                "use ",
+                "type ",
+                "trait ",
+                "///",
+            ],
+            Self::Go => &["func ", "var ", "const ", "type ", "// "],
+            Self::Python => return !head.is_empty() && !head.starts_with([')', ']', '}', '#']),
+        };
+        words.iter().any(|word| head.starts_with(word))
+    }
+
+    /// What the line begins is called; a list of variables of Go by none of its names, which stand below.
+    fn names(self, head: &str) -> Vec<&str> {
+        let words: &[&str] = match self {
+            Self::Rust => &["fn ", "const ", "static ", "macro_rules! "],
+            Self::Go => &["func ", "var ", "const "],
+            Self::Python => &["def "],
+        };
+        let head = ["pub ", "pub(crate) ", "pub(super) ", "async "]
+            .iter()
+            .fold(head, |head, word| head.strip_prefix(word).unwrap_or(head));
+        let Some(rest) = words.iter().find_map(|word| head.strip_prefix(word)) else {
+            // A table of python's.
+            let name = head.split_once(" = ").map(|(name, _)| name);
+            return name.filter(|_| self == Self::Python).into_iter().collect();
+        };
+        // A method of Go's is called by its name behind the receiver's.
+        let rest = rest
+            .strip_prefix('(')
+            .and_then(|rest| rest.split_once(") "))
+            .map_or(rest, |(_, rest)| rest);
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        if end == 0 { Vec::new() } else { vec![&rest[..end]] }
+    }
+
+    fn is_test(self, name: &str, marked: bool) -> bool {
+        match self {
+            Self::Rust => marked,
+            Self::Go => name.starts_with("Test"),
+            Self::Python => name.starts_with("test_"),
+        }
+    }
 }
 
 /// Whether `name` stands in the text and is not part of a longer one.
@@ -104,16 +194,52 @@ mod tests {
     use super::*;
     use crate::tidy::file;
 
+    fn names(path: &str, text: &str) -> Vec<String> {
+        let file = file(path, text);
+        tests_of(&file, &items(&file)).into_iter().map(|(name, _)| name).collect()
+    }
+
     #[test]
     fn tests_are_found_in_every_language() {
         let rust = "#[test]\n#[should_panic]\nfn a_b() {}\nfn helper() {}\n#[tokio::test]\nasync fn c() {}\n";
-        assert_eq!(names(&file("crates/a/src/lib.rs", rust)), ["a_b", "c"]);
+        assert_eq!(names("crates/a/src/lib.rs", rust), ["a_b", "c"]);
         let go = "func TestA(t *testing.T) {\n\tfunc helper() {}\n";
-        assert_eq!(names(&file("compat-tests/api/a_test.go", go)), ["TestA"]);
+        assert_eq!(names("compat-tests/api/a_test.go", go), ["TestA"]);
         let python = "def test_a(server):\nasync def test_b(server):\ndef helper():\n";
-        assert_eq!(names(&file("compat-tests/python/test_a.py", python)), ["test_a", "test_b"]);
+        assert_eq!(names("compat-tests/python/test_a.py", python), ["test_a", "test_b"]);
         let suite = "pass TestA/JWT\nskip TestB\n";
-        assert_eq!(names(&file("compat-tests/common/cases.txt", suite)), ["common/TestA"]);
+        assert_eq!(names("compat-tests/common/cases.txt", suite), ["common/TestA"]);
+    }
+
+    #[test]
+    fn a_test_says_what_stands_in_it_and_in_what_it_names_but_not_what_its_neighbours_say() {
+        for (path, text) in [
+            (
+                "crates/a/src/lib.rs",
+                "mod tests {\n    const TABLE: &str = \"in_table\";\n\n    /// Doc.\n    fn help() {\n        in_help();\n    \
+                 }\n\n    #[test]\n    fn one() {\n        in_one(TABLE);\n        help();\n    }\n\n    #[test]\n    \
+                 fn two() {\n        in_two();\n    }\n}\n",
+            ),
+            (
+                "compat-tests/api/a_test.go",
+                "var TABLE = `\nin_table\n`\n\nfunc (c *Case) help() {\n\tin_help()\n}\n\nfunc Testone(t *T) {\n\t\
+                 in_one(TABLE)\n\tc.help()\n}\n\nfunc Testtwo(t *T) {\n\tin_two()\n}\n",
+            ),
+            (
+                "compat-tests/python/test_a.py",
+                "TABLE = [\n    in_table,\n]\n\ndef help():\n    in_help()\n\n\ndef test_one(\n    server,\n):\n    \
+                 in_one(TABLE)\n    help()\n\n\ndef test_two():\n    in_two()\n",
+            ),
+        ] {
+            let file = file(path, text);
+            let tests = tests_of(&file, &items(&file));
+            let [(_, one), (_, two)] = &tests[..] else { panic!("{tests:?}") };
+            let said = |text: &str| {
+                ["in_one", "in_table", "in_help", "in_two"].map(|word| says(text, word))
+            };
+            assert_eq!(said(one), [true, true, true, false], "{path}: {one}");
+            assert_eq!(said(two), [false, false, false, true], "{path}: {two}");
+        }
     }
 
     #[test]
