@@ -73,7 +73,8 @@ pub(crate) fn revision_bytes(revision: Revision) -> [u8; REVISION_BYTES] {
     (main << 64 | sub).to_be_bytes()
 }
 
-fn record_crc(revision: Revision, flags_and_bytes: &[u8]) -> u32 {
+/// The checksum of a record.
+pub(crate) fn record_crc(revision: Revision, flags_and_bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&revision_bytes(revision)), flags_and_bytes)
 }
 

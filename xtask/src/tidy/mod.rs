@@ -4,12 +4,14 @@
 //! cargo metadata, cargo tree ──> crates    which crate may know which
 //! Cargo.lock, deny.toml      ──> supply    where packages come from, under which licence
 //! git ls-files               ──> sources   length, module doc, dead files
+//!                            ├─> corpora   inputs of fuzz targets that there are
 //!                            ├─> texts     banned words, dead links
 //!                            └─> compat    rows of docs/compat.tsv, and the document made of them
 //! ```
 //! A rule is a function from what it looks at to a list of sentences; an empty list is a pass. It reads
 //! the working tree only, and changes nothing.
 
+mod corpora;
 mod crates;
 mod sources;
 mod supply;
@@ -32,6 +34,7 @@ fn failures(files: &[TextFile]) -> Result<Vec<String>, String> {
     all.extend(supply::check()?);
     all.extend(sources::check(files));
     all.extend(texts::check(files));
+    all.extend(corpora::check(files, &tracked_paths()?));
     all.extend(crate::compat::check(files));
     Ok(all)
 }
@@ -57,12 +60,17 @@ impl TextFile {
 
 /// Files that git knows, as they are in the working tree; one that was just removed is left out.
 pub(crate) fn tracked_files() -> Result<Vec<TextFile>, String> {
-    let listing = output("git", &["ls-files", "-z"])?;
-    let read = |path: &str| {
-        let text = std::fs::read(crate::root().join(path)).ok()?;
-        Some(TextFile { path: path.to_owned(), text: String::from_utf8(text).ok()? })
+    let read = |path: String| {
+        let text = std::fs::read(crate::root().join(&path)).ok()?;
+        Some(TextFile { path, text: String::from_utf8(text).ok()? })
     };
-    Ok(listing.split('\0').filter(|path| !path.is_empty()).filter_map(read).collect())
+    Ok(tracked_paths()?.into_iter().filter_map(read).collect())
+}
+
+/// All files that git knows.
+fn tracked_paths() -> Result<Vec<String>, String> {
+    let listing = output("git", &["ls-files", "-z"])?;
+    Ok(listing.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect())
 }
 
 /// Standard output of a command run at the root of the workspace.

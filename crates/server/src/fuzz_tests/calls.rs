@@ -1,4 +1,5 @@
-//! Whole calls: any bytes as the request of any method, on a member that runs.
+//! Whole calls: any bytes as the requests of any methods, one after the other, on a member that has just begun. All that
+//! a failure needs stands in its input.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use etched_fuzz::{Target, shape};
@@ -9,8 +10,10 @@ use prost::Message as _;
 use super::{FOLDER, transaction};
 use crate::work_tests::live::Live;
 
-/// Calls of one member: an alarm or a compaction stays, and would make all that follows the same.
-const CALLS_OF_A_MEMBER: usize = 500;
+/// Calls of one input at most.
+const CALLS_MAX: usize = 8;
+/// Bytes before a call's message: the method, how it is framed, its length.
+const CALL_HEAD: usize = 4;
 /// Calls that take real time: they hash passwords or copy the file.
 const SLOW: [&str; 6] = [
     "etcdserverpb.Auth/UserAdd",
@@ -52,29 +55,42 @@ fn seeds(methods: &[&str]) -> Vec<Vec<u8>> {
         ("Auth/RoleAdd", pb::AuthRoleAddRequest { name: "r".to_owned() }.encode_to_vec()),
         ("Watch/Watch", watch.encode_to_vec()),
     ];
-    let seed = |(name, body): (&str, Vec<u8>)| {
+    let call = |(name, body): &(&str, Vec<u8>)| {
         let place = methods.iter().position(|path| path.ends_with(name)).expect("a method");
-        [vec![place as u8, 0], body].concat()
+        let [low, high] = (body.len() as u16).to_le_bytes();
+        [vec![place as u8, 0, low, high], body.clone()].concat()
     };
-    seeds.into_iter().map(seed).collect()
+    let alone = seeds.iter().map(call);
+    // Something is there then for those that come later.
+    let together = seeds.iter().map(|seed| [call(&seeds[1]), call(seed), call(&seeds[2])].concat());
+    alone.chain(together).collect()
 }
 
-/// The first byte chooses the method; the second, when it is odd, leaves the framing to the input too.
+/// The next call of an input and what stands behind it.
+fn split(input: &[u8]) -> Option<(u8, bool, &[u8], &[u8])> {
+    let ([method, framing, low, high], rest) = input.split_first_chunk::<CALL_HEAD>()?;
+    let length = usize::from(u16::from_le_bytes([*low, *high]));
+    let (body, rest) = rest.split_at(length.min(rest.len()));
+    Some((*method, framing & 1 == 1, body, rest))
+}
+
+/// A call's first byte chooses the method; the second, when it is odd, leaves the framing to the input too; two say how
+/// long its message is.
 #[test]
 fn fuzzed_calls_are_answered_by_a_member_that_goes_on() {
     let methods = methods();
-    let (mut live, mut calls) = (Live::start(), 0);
     let target = Target::new(FOLDER, "calls").seeds(seeds(&methods)).bytes_max(2048);
     target.memory(256 << 20, 1024).run(|input| {
-        let Some(([method, framing], body)) = input.split_first_chunk::<2>() else { return 0 };
-        calls += 1;
-        if calls % CALLS_OF_A_MEMBER == 0 {
-            live = Live::start();
+        let (mut live, mut outcome, mut rest) = (Live::start(), 0_u64, input);
+        for _ in 0..CALLS_MAX {
+            let Some((method, is_framed, body, behind)) = split(rest) else { break };
+            rest = behind;
+            let place = usize::from(method) % methods.len();
+            let framed = if is_framed { Bytes::copy_from_slice(body) } else { framed(body) };
+            let status = live.call(&format!("/{}", methods[place]), framed);
+            let last = shape(&[1 << place]) ^ status.map_or(u64::MAX, |code| code as u64);
+            outcome = last ^ outcome.rotate_left(1);
         }
-        let place = usize::from(*method) % methods.len();
-        let framed = if framing & 1 == 1 { Bytes::copy_from_slice(body) } else { framed(body) };
-        let path = format!("/{}", methods[place]);
-        let status = live.call(&path, framed);
-        shape(&[1 << place]) ^ status.map_or(u64::MAX, |code| code as u64)
+        outcome
     });
 }
