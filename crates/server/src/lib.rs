@@ -42,6 +42,7 @@ mod lane;
 mod listen;
 mod membership;
 mod metrics;
+mod names;
 mod notify;
 mod offline;
 mod old_request;

@@ -264,8 +264,12 @@ where
     };
     // In a box of its own: plain connections should not carry room for it.
     let entering = Box::pin(async {
-        if endpoint.plain && !stream.begins_secure().await? {
-            return Ok(Entered::Plain(stream));
+        if endpoint.plain {
+            match secured.begins_secure(&stream).await? {
+                Some(true) => {}
+                Some(false) => return Ok(Entered::Plain(stream)),
+                None => return Ok(Entered::Refused),
+            }
         }
         Ok::<_, io::Error>(match secured.accept(stream, remote).await {
             Some(known) => Entered::Secure(Box::new(known)),
@@ -273,7 +277,7 @@ where
         })
     });
     let entered = tokio::select! {
-        entered = tokio::time::timeout(HEAD_TIMEOUT, entering) => entered?,
+        entered = entering => entered,
         () = wait_for_stop(stop.clone()) => return Ok(()),
     };
     match entered? {

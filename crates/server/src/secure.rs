@@ -9,13 +9,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use etched_tls::{Identity, Lookup};
+use etched_tls::Identity;
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -28,8 +28,10 @@ use crate::StartError;
 use crate::config::{Config, Listen, Tls};
 use crate::http::Surface;
 use crate::listen::Service;
+use crate::names::Lookups;
 
-/// How long a client may take until it is known, its wait for a turn included; etcd's.
+/// How long a client may take until it is known, its wait for a turn included; etcd's. On an address for plain
+/// connections too, also until its first byte.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes at once on one side (clients, members). Further ones wait for their turn without costing more than
 /// their socket and their first message, and are dropped when their time is over.
@@ -40,9 +42,6 @@ const SILENT_MAX: usize = 8192;
 /// Bytes of a first message; a client that has sent more of it than this is dropped. The largest that clients send,
 /// with keys for what quantum computers cannot break, have two thousand.
 const FIRST_MESSAGE_BYTES_MAX: usize = 16 << 10;
-/// Look-ups of members' names at once. They take threads of their own, because one lasts as long as the name servers
-/// like, also when its connection is gone; further ones wait, and are dropped when their time is over.
-const LOOKUPS_MAX: usize = 8;
 /// First byte of a TLS connection: a record of the handshake. No HTTP begins with it.
 const HANDSHAKE_RECORD: u8 = 0x16;
 
@@ -57,7 +56,7 @@ struct Side {
     tls: etched_tls::Server,
     silent: Silent,
     turns: Semaphore,
-    lookups: Arc<Semaphore>,
+    lookups: Lookups,
     /// How the log calls it.
     endpoint: &'static str,
 }
@@ -141,12 +140,22 @@ fn side(
         tls,
         silent: Silent::default(),
         turns: Semaphore::new(HANDSHAKES_MAX),
-        lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+        lookups: Lookups::default(),
         endpoint,
     })))
 }
 
 impl Secured {
+    /// Whether a client on an address for plain connections too begins with a handshake; none when it says nothing for
+    /// as long as a handshake may take, or when too many others are silent for less long.
+    pub(crate) async fn begins_secure(&self, stream: &impl Peek) -> io::Result<Option<bool>> {
+        let first = self.side.silent.wait_for(stream.begins_secure());
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, first).await {
+            Ok(Ok(begins)) => begins.map(Some),
+            Ok(Err(_)) | Err(_) => Ok(None),
+        }
+    }
+
     /// Lets a client in, or says in the log why not.
     pub(crate) async fn accept<S>(&self, stream: S, remote: Option<SocketAddr>) -> Option<Known<S>>
     where
@@ -205,10 +214,8 @@ impl Secured {
         let identity = Identity::of(leaf).map_err(|error| Refusal::Because(error.to_string()))?;
         let common_name = identity.common_name.clone();
         if let Some(remote) = remote.filter(|_| self.compare_names) {
-            let compare = move || etched_tls::check_remote(&identity, remote.ip(), &System);
-            look_up(&self.side.lookups, compare)
-                .await?
-                .map_err(|error| Refusal::Because(error.to_string()))?;
+            let checked = self.side.lookups.check(identity, remote.ip()).await;
+            checked.map_err(Refusal::Because)?;
         }
         Ok(common_name)
     }
@@ -325,26 +332,6 @@ impl Drop for SilentPlace<'_> {
     }
 }
 
-/// Runs `work` on a thread of its own, as one of those that `lookups` allows.
-async fn look_up<T: Send + 'static>(
-    lookups: &Arc<Semaphore>,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Refusal> {
-    let failed = |reason: &dyn std::fmt::Display| {
-        Refusal::Because(format!("cannot look up the names of the client: {reason}"))
-    };
-    let turn = Arc::clone(lookups).acquire_owned().await.map_err(|error| failed(&error))?;
-    let (sender, receiver) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("names".to_owned());
-    let look = move || {
-        // Whoever asked may have given up meanwhile.
-        let _ = sender.send(work());
-        drop(turn);
-    };
-    thread.spawn(look).map_err(|error| failed(&error))?;
-    receiver.await.map_err(|error| failed(&error))
-}
-
 /// Why a client was not let in.
 #[derive(Debug)]
 enum Refusal {
@@ -360,19 +347,6 @@ impl From<io::Error> for Refusal {
         }
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         Self::Because(tls.map_or_else(|| error.to_string(), etched_tls::reason))
-    }
-}
-
-/// The system's DNS and hosts file.
-struct System;
-
-impl Lookup for System {
-    fn names(&self, address: IpAddr) -> io::Result<Vec<String>> {
-        dns_lookup::lookup_addr(&address).map(|name| vec![name]).map_err(io::Error::from)
-    }
-
-    fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
     }
 }
 
@@ -447,6 +421,34 @@ mod tests {
         }
     }
 
+    /// A socket from which nothing comes.
+    struct Mute;
+
+    impl Peek for Mute {
+        async fn begins_secure(&self) -> io::Result<bool> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn where_plain_and_secure_share_an_address_the_first_byte_has_that_time_too() {
+        let (_folder, secured) = secured();
+        let began = tokio::time::Instant::now();
+        assert_eq!(secured.begins_secure(&Mute).await.ok(), Some(None));
+        assert_eq!(began.elapsed().as_secs(), HANDSHAKE_TIMEOUT.as_secs());
+        let mut waiting = Box::pin(secured.begins_secure(&Mute));
+        tokio::select! {
+            biased;
+            _ = waiting.as_mut() => unreachable!("nothing comes"),
+            () = rest() => {}
+        }
+        let others: Vec<_> = (0..SILENT_MAX).map(|_| secured.side.silent.enter()).collect();
+        let began = tokio::time::Instant::now();
+        assert_eq!(waiting.await.ok(), Some(None), "the oldest of too many");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        drop(others);
+    }
+
     #[tokio::test(flavor = "current_thread", start_paused = true)]
     async fn who_waits_for_a_turn_is_dropped_at_the_deadline_too() {
         let (_folder, secured) = secured();
@@ -504,36 +506,6 @@ mod tests {
         }));
         drop(others);
         assert_eq!(silent.0.lock().places.len(), 0);
-    }
-
-    #[test]
-    fn look_ups_that_hang_keep_no_reads_waiting_and_are_few() {
-        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
-        runtime.expect("a runtime").block_on(async {
-            let lookups = Arc::new(Semaphore::new(LOOKUPS_MAX));
-            let mut hanging = tokio::task::JoinSet::new();
-            let (mut ends, ended) = (Vec::new(), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
-            for _ in 0..=LOOKUPS_MAX {
-                let (end, hang) = std::sync::mpsc::channel::<()>();
-                let (lookups, ended) = (Arc::clone(&lookups), Arc::clone(&ended));
-                ends.push(end);
-                hanging.spawn(async move {
-                    let work = move || {
-                        let _ = hang.recv();
-                        ended.fetch_add(1, std::sync::atomic::Ordering::SeqCst)
-                    };
-                    look_up(&lookups, work).await
-                });
-            }
-            rest().await;
-            assert_eq!(lookups.available_permits(), 0);
-            assert_eq!(tokio::task::spawn_blocking(|| 7).await.expect("it ran"), 7);
-            drop(ends);
-            while let Some(done) = hanging.join_next().await {
-                assert!(done.expect("no panic").is_ok());
-            }
-            assert_eq!(ended.load(std::sync::atomic::Ordering::SeqCst), LOOKUPS_MAX + 1);
-        });
     }
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]

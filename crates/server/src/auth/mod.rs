@@ -17,6 +17,7 @@ mod der;
 mod jwt;
 mod key;
 mod passwords;
+mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,6 +37,7 @@ pub(crate) use apply::{AuthAnswer, asked};
 pub(crate) use caller::{Asking, Nobody, Who};
 use jwt::Jwt;
 pub(crate) use passwords::Passwords;
+use workers::Workers;
 
 /// Random bytes that make the letters of a token; nearly always enough for them.
 const TOKEN_RANDOM_BYTES: usize = 64;
@@ -47,6 +49,8 @@ pub(crate) struct Auth {
     store: RwLock<Store>,
     tokens: Tokens,
     pub(crate) passwords: Passwords,
+    /// Signs tokens.
+    signing: Workers,
 }
 
 /// What tokens are.
@@ -88,6 +92,7 @@ impl Auth {
             store: RwLock::new(store),
             tokens,
             passwords: Passwords::new(config.bcrypt_cost),
+            signing: Workers::new("tokens", 1),
         }
     }
 
@@ -149,11 +154,11 @@ impl Auth {
     }
 
     /// The token of a user whose login is applied: the one `assigned` there if it is a simple one, else one that is
-    /// signed now. Not on the threads for passwords, whose queue is long: a signature takes a hundredth of their time.
-    /// It shares the threads of large reads, and waits for one when all are taken.
+    /// signed now. Not on the threads for passwords, whose queue is long: a signature takes a hundredth of their time, so
+    /// that one thread keeps up with what they let through. Nor on those of large reads, which wait for each other.
     ///
     /// # Errors
-    /// [`Error::VerifyOnly`], [`Error::Stopped`]; [`Error::AuthFailed`] where there are no tokens.
+    /// [`Error::VerifyOnly`], [`Error::TooManyRequests`], [`Error::Stopped`]; [`Error::AuthFailed`] where there are no tokens.
     pub(crate) async fn token(
         &self,
         username: String,
@@ -165,8 +170,7 @@ impl Auth {
             Tokens::Simple(_) => Ok(assigned),
             Tokens::Jwt(jwt) => {
                 let jwt = Arc::clone(jwt);
-                let signing = tokio::task::spawn_blocking(move || jwt.sign(&username, revision));
-                signing.await.unwrap_or(Err(Error::Stopped))
+                self.signing.run(move || jwt.sign(&username, revision)).await?
             }
         }
     }
@@ -301,8 +305,13 @@ mod tests {
         });
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_token_is_signed_while_all_password_threads_are_busy() {
+    #[test]
+    fn a_token_is_signed_while_all_threads_for_passwords_and_reads_are_busy() {
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
+        runtime.expect("a runtime").block_on(signed_beside_others());
+    }
+
+    async fn signed_beside_others() {
         let folder = tempfile::tempdir().expect("a folder");
         let key = folder.path().join("key");
         std::fs::write(&key, "secret").expect("written");
@@ -315,8 +324,11 @@ mod tests {
         let config = AuthConfig { token: TokenKind::Jwt(options), ..AuthConfig::default() };
         let auth = Auth::new(Tokens::new(&config).expect("a key"), &config, Store::default());
         let busy = auth.passwords.occupy().await;
+        let (gate, opened) = std::sync::mpsc::channel::<()>();
+        let reading = tokio::task::spawn_blocking(move || opened.recv());
         let token = auth.token("alice".to_owned(), String::new(), 7).await;
         assert!(token.is_ok_and(|token| token.split('.').count() == 3));
-        drop(busy);
+        drop((busy, gate));
+        assert!(reading.await.is_ok());
     }
 }

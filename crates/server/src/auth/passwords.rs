@@ -1,20 +1,13 @@
 //! Hashing and checking passwords, which takes a core for a twentieth of a second each by intention: on threads of
 //! their own, so that no request waits for a login but other logins.
 
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, OnceLock};
-
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use bcrypt::Version;
 use bytes::Bytes;
-use parking_lot::Mutex;
-use tokio::sync::oneshot;
 
+use super::workers::Workers;
 use crate::error::Error;
 
-/// Passwords that wait for a thread. One more is refused: behind so many at the default cost it would be answered only
-/// when its client has given up.
-pub(super) const WAITING_MAX: usize = 100;
 /// Bytes of a password that bcrypt looks at.
 const PASSWORD_BYTES_MAX: usize = 72;
 /// Costs that bcrypt has.
@@ -24,12 +17,10 @@ const COST_DEFAULT: u32 = 10;
 /// so that it takes as long as for one who does.
 const NOBODYS_HASH: &str = "abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01232";
 
-type Job = Box<dyn FnOnce() + Send>;
-
-/// The threads, which begin with the first password.
+/// Hashes and checks.
 pub(crate) struct Passwords {
     cost: u32,
-    jobs: OnceLock<SyncSender<Job>>,
+    workers: Workers,
 }
 
 impl Passwords {
@@ -48,7 +39,7 @@ impl Passwords {
                 COST_DEFAULT
             }
         };
-        Self { cost, jobs: OnceLock::new() }
+        Self { cost, workers: Workers::new("passwords", threads()) }
     }
 
     /// Whether a password can be hashed; costs nothing.
@@ -66,14 +57,15 @@ impl Passwords {
     pub(crate) async fn hash(&self, password: String) -> Result<String, Error> {
         Self::check_length(&password)?;
         let cost = self.cost;
-        self.run(move || {
-            let mut salt = [0; 16];
-            SystemRandom::new().fill(&mut salt).expect("the system has random numbers");
-            let hash =
-                bcrypt::hash_with_salt(password, cost, salt).expect("a cost that bcrypt has");
-            hash.format_for_version(Version::TwoA)
-        })
-        .await
+        self.workers
+            .run(move || {
+                let mut salt = [0; 16];
+                SystemRandom::new().fill(&mut salt).expect("the system has random numbers");
+                let hash =
+                    bcrypt::hash_with_salt(password, cost, salt).expect("a cost that bcrypt has");
+                hash.format_for_version(Version::TwoA)
+            })
+            .await
     }
 
     /// Whether `password` is the one of `hash`; without a hash it never is.
@@ -83,60 +75,20 @@ impl Passwords {
     pub(crate) async fn check(&self, password: String, hash: Option<Bytes>) -> Result<bool, Error> {
         let exists = hash.is_some();
         let hash = hash.unwrap_or_else(|| format!("$2a${:02}${NOBODYS_HASH}", self.cost).into());
-        self.run(move || {
-            // A hash that is none, such as an empty one, is nobody's.
-            let hash = std::str::from_utf8(&hash).unwrap_or_default();
-            bcrypt::verify(password, hash).unwrap_or(false) && exists
-        })
-        .await
-    }
-
-    /// Runs `work` on one of the threads; what nobody waits for any more is not begun.
-    ///
-    /// # Errors
-    /// [`Error::TooManyRequests`] when the queue is full, [`Error::Stopped`] without threads.
-    async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        let (sender, receiver) = oneshot::channel();
-        let job = Box::new(move || {
-            if !sender.is_closed() {
-                // Who asked may have gone meanwhile.
-                let _ = sender.send(work());
-            }
-        });
-        match self.jobs.get_or_init(start).try_send(job) {
-            Ok(()) => receiver.await.map_err(|_| Error::Stopped),
-            Err(TrySendError::Full(_)) => Err(Error::TooManyRequests),
-            Err(TrySendError::Disconnected(_)) => Err(Error::Stopped),
-        }
+        self.workers
+            .run(move || {
+                // A hash that is none, such as an empty one, is nobody's.
+                let hash = std::str::from_utf8(&hash).unwrap_or_default();
+                bcrypt::verify(password, hash).unwrap_or(false) && exists
+            })
+            .await
     }
 }
 
-/// Half of the cores: the others go on serving requests. The threads end when the member is gone.
-fn start() -> SyncSender<Job> {
-    let (sender, receiver) = sync_channel(WAITING_MAX);
-    let receiver = Arc::new(Mutex::new(receiver));
+/// Half of the cores: the others go on serving requests.
+fn threads() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    for number in 0..(cores / 2).max(1) {
-        let receiver = Arc::clone(&receiver);
-        let thread = std::thread::Builder::new().name(format!("passwords-{number}"));
-        if let Err(error) = thread.spawn(move || work(&receiver)) {
-            tracing::error!(error = %error, "cannot start a thread for passwords");
-        }
-    }
-    sender
-}
-
-fn work(jobs: &Mutex<Receiver<Job>>) {
-    loop {
-        let next = jobs.lock().recv();
-        match next {
-            Ok(job) => job(),
-            Err(_) => return,
-        }
-    }
+    (cores / 2).max(1)
 }
 
 #[cfg(test)]
@@ -144,6 +96,7 @@ mod tests {
     use std::pin::Pin;
 
     use super::*;
+    use crate::auth::workers::WAITING_MAX;
 
     fn passwords() -> Passwords {
         Passwords::new(4)
@@ -191,8 +144,7 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn what_does_not_fit_into_the_queue_is_refused_and_what_is_given_up_is_not_done() {
         let passwords = passwords();
-        let threads =
-            (std::thread::available_parallelism().map_or(1, std::num::NonZero::get) / 2).max(1);
+        let threads = threads();
         // So many are under way, and with the full queue behind them one more is refused.
         let busy = passwords.occupy().await;
         assert!((WAITING_MAX..=WAITING_MAX + threads).contains(&busy.waiting.len()));
@@ -226,7 +178,7 @@ mod tests {
     impl Passwords {
         /// Whether nobody has asked for anything yet.
         pub(in crate::auth) fn are_unused(&self) -> bool {
-            self.jobs.get().is_none()
+            self.workers.are_unused()
         }
 
         /// Keeps all threads busy, and as many jobs waiting as may.
@@ -235,7 +187,7 @@ mod tests {
             loop {
                 let (gate, opened) = std::sync::mpsc::channel::<()>();
                 busy.gates.push(gate);
-                let mut job: Running<'_> = Box::pin(self.run(move || {
+                let mut job: Running<'_> = Box::pin(self.workers.run(move || {
                     let _ = opened.recv();
                 }));
                 match futures_poll(job.as_mut()).await {
