@@ -258,11 +258,12 @@ func TestADirectoryOfEtcdIsTheSameForEtcdAndForWhoTookItOver(t *testing.T) {
 	}
 }
 
-// odd has etcd take requests that Go's decoder reads in its own way, and transactions as deep in each other as it goes.
+// odd has etcd take requests that Go's decoder reads in its own way, and transactions far deeper in each other than ours lets
+// clients have them. (With all five thousand that the decoder goes, etcd itself takes seconds, on a busy machine too many.)
 func odd(t *testing.T, from *Case) {
 	t.Helper()
-	deepest := harness.OddWrite{Name: "deepest", Path: "/etcdserverpb.KV/Txn", Body: harness.NestedTxn(4998, harness.PutOp("deep"))}
-	for _, write := range append(harness.OddWrites(), deepest) {
+	deep := harness.OddWrite{Name: "deep", Path: "/etcdserverpb.KV/Txn", Body: harness.NestedTxn(1000, harness.PutOp("deep"))}
+	for _, write := range append(harness.OddWrites(), deep) {
 		var answer []byte
 		err := from.Conn.Invoke(from.Context(), write.Path, write.Body, &answer, grpc.ForceCodec(harness.BytesCodec{}))
 		if err != nil {
