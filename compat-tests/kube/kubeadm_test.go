@@ -117,7 +117,12 @@ func (a *adm) run(binary string, command []string, more ...string) *process {
 	if err := p.launch(); err != nil {
 		a.Fatal(err)
 	}
-	a.Cleanup(p.Kill)
+	a.Cleanup(func() {
+		if a.Failed() {
+			a.Logf("the last lines of %s:\n%s", name, p.LogTail(15))
+		}
+		p.Kill()
+	})
 	return p
 }
 

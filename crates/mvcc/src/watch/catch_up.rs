@@ -342,6 +342,10 @@ impl Reading {
     /// Gives a record to the members that want it; false if there is none. `moving` counts those that
     /// are not stopped.
     fn take(&mut self, revision: Revision, record: &Record, moving: &mut usize) -> bool {
+        // A restore leaves a record without a key at the revision that it was told to go on from. It is no change.
+        if record.bytes.is_empty() {
+            return false;
+        }
         let Self { index, members, rooms, records, .. } = self;
         let mut wanted = false;
         index.visit(event::key_of(&record.bytes), &mut |place: usize| {

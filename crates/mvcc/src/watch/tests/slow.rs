@@ -454,6 +454,38 @@ fn a_store_that_cannot_be_read_leaves_the_watchers_where_they_were() {
     assert_eq!(lines(&stream), ["0@2 created", "0@2 +a=2:2"]);
 }
 
+#[test]
+fn the_record_that_a_restore_leaves_at_a_raised_revision_is_no_event() {
+    struct Raised(Apply);
+    impl History for Raised {
+        fn compact_revision(&self) -> i64 {
+            1
+        }
+        fn scan(
+            &self,
+            from: i64,
+            until: i64,
+            visit: &mut dyn FnMut(Revision, Record) -> ControlFlow<()>,
+        ) -> Result<(), RecordsError> {
+            let mark = Record { tombstone: false, bytes: Bytes::new() };
+            if from <= 1 && visit(Revision::start_of(1), mark).is_break() {
+                return Ok(());
+            }
+            self.0.past.scan(from, until, visit)
+        }
+        fn kv_at(&self, key: &[u8], revision: i64) -> Result<Option<Bytes>, RecordsError> {
+            self.0.past.kv_at(key, revision)
+        }
+    }
+    let mut server = Server::new();
+    server.put("a", "2");
+    let stream = server.open();
+    stream.create(&from(1, watch_range("\0", "\0"))).expect("created");
+    let raised = Raised(server.apply.clone());
+    server.catch_up.run(&raised, &Budget::default()).expect("it is read");
+    assert_eq!(lines(&stream), ["0@2 created", "0@2 +a=2:2"]);
+}
+
 /// A past in which something else happens between the begin of a round and its reading.
 struct During<F> {
     apply: Apply,
