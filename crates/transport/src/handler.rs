@@ -191,13 +191,16 @@ impl Transport {
             return Err(self.refuse_snapshot(from, StatusCode::BAD_REQUEST, reason));
         }
         let _receiving = metrics.snapshot_receive.inflight.one_more();
-        let (local, sender) = (Hex(self.local.config.id), Hex(from));
-        tracing::info!(
-            "local-member-id" = %local,
-            "remote-snapshot-sender-id" = %sender,
-            "incoming-snapshot-index" = index,
-            "receiving database snapshot"
-        );
+        let said = |what: &str| {
+            tracing::info!(
+                "local-member-id" = %Hex(self.local.config.id),
+                "remote-snapshot-sender-id" = %Hex(from),
+                "incoming-snapshot-index" = index,
+                took = ?began.elapsed(),
+                "{what}"
+            );
+        };
+        said("receiving database snapshot");
         let taken = match self.local.check(&message) {
             Ok(()) => self.local.raft.receive_snapshot(message, body).await,
             Err(refused) => Err(SnapshotRefused::Process(refused.to_string())),
@@ -206,13 +209,7 @@ impl Transport {
             self.refuse_snapshot(from, StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
         })?;
         metrics.snapshot_receive.succeeded(began.elapsed());
-        tracing::info!(
-            "local-member-id" = %local,
-            "remote-snapshot-sender-id" = %sender,
-            "incoming-snapshot-index" = index,
-            "download-took" = ?began.elapsed(),
-            "received and saved database snapshot"
-        );
+        said("received and saved database snapshot");
         Ok(self.of_cluster(done()))
     }
 

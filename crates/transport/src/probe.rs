@@ -142,6 +142,7 @@ fn look(link: &Link, known: &Known, at: &mut Instant) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::member::Member;
 
     #[test]
     fn an_answer_says_the_time_in_the_words_of_go() {
@@ -154,5 +155,23 @@ mod tests {
         for bad in ["", "{}", "{\"OK\":false,\"Now\":\"2026-11-25T03:39:19Z\"}", "{\"OK\":true}"] {
             assert_eq!(parse(&Bytes::from(bad)), None, "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_probe_measures_the_way_and_the_clocks() {
+        let member = Member::start(1).await;
+        let url = PeerUrl::parse(&member.url()).unwrap();
+        let dialer = &member.transport.local.config.dialer;
+        let (mut sender, connection) = dialer.dial(&url, Duration::from_secs(10)).await.unwrap();
+        let mut known = Known::default();
+        drive(connection, async {
+            // One connection does for all.
+            for _ in 0..3 {
+                one(&mut sender, &url, &mut known).await.unwrap();
+            }
+        })
+        .await;
+        assert!(known.well && known.round_trip > Duration::ZERO);
+        assert!(known.drift < DRIFT_MAX, "{:?}", known.drift);
     }
 }

@@ -19,13 +19,13 @@ use tokio::task::JoinSet;
 
 use crate::{Config, Dialer, Idle, Raft, Refused, SnapshotBody, SnapshotRefused, Transport};
 
-pub(super) const CLUSTER: u64 = 0xc1;
+pub(crate) const CLUSTER: u64 = 0xc1;
 /// No test waits for as long as this, unless it fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a member was told.
 #[derive(Debug, PartialEq)]
-pub(super) enum Event {
+pub(crate) enum Event {
     Message(Box<Message>),
     Unreachable(u64),
     Sent(u64, bool),
@@ -41,11 +41,11 @@ pub(super) enum Event {
     Answered(String, u16),
 }
 
-pub(super) struct Fake {
+pub(crate) struct Fake {
     events: mpsc::UnboundedSender<Event>,
-    pub(super) removed: Mutex<HashSet<u64>>,
+    pub(crate) removed: Mutex<HashSet<u64>>,
     /// Why messages are refused.
-    pub(super) refuse: Mutex<Option<Refused>>,
+    pub(crate) refuse: Mutex<Option<Refused>>,
 }
 
 impl Fake {
@@ -109,22 +109,22 @@ impl Raft for Fake {
 }
 
 /// A member with an address.
-pub(super) struct Member {
-    pub(super) id: u64,
-    pub(super) transport: Arc<Transport>,
-    pub(super) raft: Arc<Fake>,
-    pub(super) address: SocketAddr,
+pub(crate) struct Member {
+    pub(crate) id: u64,
+    pub(crate) transport: Arc<Transport>,
+    pub(crate) raft: Arc<Fake>,
+    pub(crate) address: SocketAddr,
     events: mpsc::UnboundedReceiver<Event>,
     connections: Arc<Mutex<JoinSet<()>>>,
     _listening: JoinSet<()>,
 }
 
 impl Member {
-    pub(super) async fn start(id: u64) -> Self {
+    pub(crate) async fn start(id: u64) -> Self {
         Self::start_with(id, |_| {}).await
     }
 
-    pub(super) async fn start_with(id: u64, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start_with(id: u64, change: impl FnOnce(&mut Config)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut config = Config {
@@ -153,22 +153,22 @@ impl Member {
         Self { id, transport, raft, address, events, connections, _listening: listening }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Breaks everything that others have open to this member.
-    pub(super) async fn kill_connections(&self) {
+    pub(crate) async fn kill_connections(&self) {
         let mut connections = std::mem::take(&mut *self.connections.lock());
         connections.shutdown().await;
     }
 
-    pub(super) fn add(&self, other: &Self) {
+    pub(crate) fn add(&self, other: &Self) {
         self.transport.add_peer(other.id, &[other.url()]).unwrap();
     }
 
     /// The first event for which there is an answer; others are passed over.
-    pub(super) async fn wait<T>(&mut self, mut pick: impl FnMut(Event) -> Option<T>) -> T {
+    pub(crate) async fn wait<T>(&mut self, mut pick: impl FnMut(Event) -> Option<T>) -> T {
         let picked = async {
             loop {
                 let event = self.events.recv().await.expect("the transport holds the other end");
@@ -180,11 +180,11 @@ impl Member {
         tokio::time::timeout(PATIENCE, picked).await.expect("an event")
     }
 
-    pub(super) async fn wait_for(&mut self, expected: &Event) {
+    pub(crate) async fn wait_for(&mut self, expected: &Event) {
         self.wait(|event| (event == *expected).then_some(())).await;
     }
 
-    pub(super) async fn message(&mut self) -> Message {
+    pub(crate) async fn message(&mut self) -> Message {
         self.wait(|event| match event {
             Event::Message(message) => Some(*message),
             _ => None,
@@ -193,7 +193,7 @@ impl Member {
     }
 
     /// Waits until others have asked for both their streams.
-    pub(super) async fn asked_by(&mut self, others: impl IntoIterator<Item = u64>) {
+    pub(crate) async fn asked_by(&mut self, others: impl IntoIterator<Item = u64>) {
         let mut paths = HashSet::new();
         for other in others {
             paths.insert(format!("/raft/stream/msgapp/{other:x}"));
@@ -240,7 +240,7 @@ async fn accept(
 }
 
 /// Members that know each other, with all streams open.
-pub(super) async fn cluster<const N: usize>() -> [Member; N] {
+pub(crate) async fn cluster<const N: usize>() -> [Member; N] {
     let mut members = Vec::new();
     for id in 1..=N as u64 {
         members.push(Member::start(id).await);
@@ -255,7 +255,7 @@ pub(super) async fn cluster<const N: usize>() -> [Member; N] {
     members.try_into().unwrap_or_else(|_| unreachable!("N members"))
 }
 
-pub(super) fn message(kind: MessageType, from: u64, to: u64) -> Message {
+pub(crate) fn message(kind: MessageType, from: u64, to: u64) -> Message {
     Message {
         r#type: Some(kind as i32),
         from: Some(from),
@@ -266,7 +266,7 @@ pub(super) fn message(kind: MessageType, from: u64, to: u64) -> Message {
 }
 
 /// An append of one entry behind `index`.
-pub(super) fn append(from: u64, to: u64, index: u64, data: impl Into<Bytes>) -> Message {
+pub(crate) fn append(from: u64, to: u64, index: u64, data: impl Into<Bytes>) -> Message {
     let entry =
         Entry { term: Some(3), index: Some(index + 1), data: Some(data.into()), r#type: None };
     Message {
@@ -278,7 +278,7 @@ pub(super) fn append(from: u64, to: u64, index: u64, data: impl Into<Bytes>) -> 
     }
 }
 
-pub(super) fn snapshot(from: u64, to: u64, index: u64) -> Message {
+pub(crate) fn snapshot(from: u64, to: u64, index: u64) -> Message {
     let metadata = SnapshotMetadata { index: Some(index), term: Some(3), conf_state: None };
     let data = Some(Bytes::from_static(b"{}"));
     Message {
@@ -288,7 +288,7 @@ pub(super) fn snapshot(from: u64, to: u64, index: u64) -> Message {
 }
 
 /// Sends a request as it stands; the whole answer.
-pub(super) async fn raw(address: SocketAddr, request: &[u8]) -> String {
+pub(crate) async fn raw(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
     let mut answer = Vec::new();

@@ -1,6 +1,6 @@
 //! Members with real sockets between them.
 
-mod member;
+pub(crate) mod member;
 mod refusals;
 mod secured;
 mod snapshots;

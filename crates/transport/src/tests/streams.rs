@@ -1,9 +1,11 @@
 //! Messages: order, loss, and what a bad peer does to others.
 
-use std::time::Duration;
+use std::future::poll_fn;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etched_proto::raftpb::MessageType;
+use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -202,7 +204,7 @@ async fn a_peer_that_asks_while_it_is_removed_gets_a_stream_that_has_ended() {
     let peer = one.transport.peer(2).unwrap();
     one.transport.remove_peer(2);
     let mut late = peer.attach(Kind::MsgApp);
-    assert!(std::future::poll_fn(|cx| late.poll_chunk(cx)).await.is_none());
+    assert!(poll_fn(|cx| late.poll_chunk(cx)).await.is_none());
     assert_eq!(one.transport.metrics().peer(2).active.value(), Some(0));
     drop(two);
 }
@@ -233,4 +235,71 @@ async fn a_stopped_transport_ends_its_streams_and_takes_no_peers() {
     drop(two);
     one.transport.send((0..200).map(|_| message(MessageType::MsgHeartbeat, 1, 2)));
     one.wait_for(&Event::Unreachable(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_in_a_stream_that_is_replaced_is_lost_and_reported() {
+    let mut one = Member::start(1).await;
+    one.transport.add_peer(2, &["http://127.0.0.1:1"]).unwrap();
+    let peer = one.transport.peer(2).unwrap();
+    let mut first = peer.attach(Kind::Message);
+    one.transport.send((0..3).map(|_| message(MessageType::MsgReadIndex, 1, 2)));
+    let mut second = peer.attach(Kind::Message);
+    assert!(poll_fn(|cx| first.poll_chunk(cx)).await.is_none());
+    drop(first);
+    one.wait_for(&Event::Unreachable(2)).await;
+    let beat = message(MessageType::MsgHeartbeat, 1, 2);
+    one.transport.send([beat.clone()]);
+    let chunk = poll_fn(|cx| second.poll_chunk(cx)).await.unwrap();
+    assert_eq!(chunk[8..], beat.encode_to_vec());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_has_nothing_to_say_says_that_it_lives() {
+    let short = Duration::from_millis(300);
+    let one = Member::start_with(1, |config| config.read_timeout = short).await;
+    one.transport.add_peer(2, &["http://127.0.0.1:1"]).unwrap();
+    let peer = one.transport.peer(2).unwrap();
+    for (kind, heartbeat) in
+        [(Kind::MsgApp, &[0][..]), (Kind::Message, &[0, 0, 0, 0, 0, 0, 0, 2, 8, 8])]
+    {
+        let (mut stream, began) = (peer.attach(kind), Instant::now());
+        let chunk = poll_fn(|cx| stream.poll_chunk(cx)).await.unwrap();
+        assert_eq!(chunk, heartbeat);
+        assert!(began.elapsed() >= short / 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_is_bounded_in_bytes_too() {
+    let mut one = Member::start(1).await;
+    one.transport.add_peer(2, &["http://127.0.0.1:1"]).unwrap();
+    let _unread = one.transport.peer(2).unwrap().attach(Kind::MsgApp);
+    let mut large = append(1, 2, 1, vec![7; 1 << 20]);
+    // All of them share the memory of one.
+    large.entries = std::iter::repeat_n(large.entries.remove(0), 600).collect();
+    one.transport.send([large.clone()]);
+    assert_eq!(one.transport.metrics().peer(2).sent_failures.value(), 0, "the first is taken");
+    one.transport.send([large]);
+    one.wait_for(&Event::Unreachable(2)).await;
+    assert_eq!(one.transport.metrics().peer(2).sent_failures.value(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_forbids_messages_knows_this_member_as_removed() {
+    let mut one = Member::start(1).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    one.transport.add_peer(2, &[url]).unwrap();
+    one.transport.send([message(MessageType::MsgVote, 1, 2)]);
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = [0; 4];
+        if stream.read_exact(&mut head).await.is_ok() && &head == b"POST" {
+            let answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+            one.wait_for(&Event::Removed).await;
+            return;
+        }
+    }
 }
