@@ -182,3 +182,18 @@ fn a_store_ahead_of_its_log_is_refused() {
     let refused = etched_consensus::Node::new(&config(), start).err();
     assert!(matches!(refused, Some(Error::StoreAheadOfLog { applied: 5, last: 0 })));
 }
+
+/// A commit index alone is not synced; raft-rs ends the process when it is told of more than is committed.
+#[test]
+fn a_store_ahead_of_the_synced_commit_index_counts_as_committed() {
+    let entry = |index| Entry { term: 1, index, ..Entry::default() };
+    let start = Start {
+        hard_state: etched_wal::HardState { term: 1, vote: ID, commit: 1 },
+        mark: (0, 0),
+        entries: (1..=5).map(entry).collect(),
+        conf_state: conf_state(),
+        applied: 4,
+    };
+    let node = etched_consensus::Node::new(&config(), start).expect("the log has the entries");
+    assert_eq!(node.commit(), 4);
+}
