@@ -90,7 +90,8 @@ pub struct Output {
     pub committed: Vec<Entry>,
     /// Reads that may be answered once their index is applied.
     pub read_states: Vec<ReadState>,
-    /// Followers that the log does not reach back for: [`Node::offer_snapshot`].
+    /// Followers that the log does not reach back for: [`Node::offer_snapshot`]. Asked again with each heartbeat
+    /// until one is offered.
     pub snapshots_wanted: Vec<u64>,
 }
 
@@ -313,6 +314,9 @@ impl Node {
 
     /// Applies a committed membership change; the members afterwards. A leader that is no voter any more follows.
     ///
+    /// A member that is removed should live on for a few election timeouts: the last of two voters needs its vote as
+    /// long as it has not heard that the removal is committed.
+    ///
     /// # Errors
     /// Whatever raft-rs refuses (a change that is impossible in the present configuration).
     pub fn apply_conf_change(&mut self, change: &ConfChange) -> Result<raftpb::ConfState, Error> {
@@ -344,8 +348,9 @@ impl Node {
         self.raw.report_snapshot(peer, status);
     }
 
-    /// The state at `mark` is kept for `peer`, which gets a `MsgSnap` for it. Without effect when it does not need one
-    /// any more, or when the log begins later.
+    /// The state at `mark` is kept for `peer`, which gets a `MsgSnap` for it: now, or, if it must be heard of first,
+    /// later. Without effect when it does not need one any more, or when the log begins later. Of several the last
+    /// counts, but a `MsgSnap` for an earlier one may be under way: its index says which it is.
     pub fn offer_snapshot(&mut self, peer: u64, mark: &SnapshotMark) {
         if !self.is_leader() || peer == self.config.id || self.raw.raft.prs().get(peer).is_none() {
             return;
