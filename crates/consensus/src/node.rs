@@ -467,10 +467,9 @@ impl Node {
     pub(crate) fn settle(&mut self) {
         let raft = &mut self.raw.raft;
         if let Some(seed) = self.config.seed {
-            let mixed = seed ^ raft.id.rotate_left(17) ^ raft.term.rotate_left(41);
-            let mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let ticks = self.config.election_ticks;
-            raft.set_randomized_election_timeout(ticks + (mixed >> 33) as usize % ticks);
+            let more = mixed([seed, raft.id, raft.term]) as usize % ticks;
+            raft.set_randomized_election_timeout(ticks + more);
         }
         if raft.state == StateRole::Leader {
             self.reads.lead(raft.term);
@@ -494,6 +493,16 @@ impl Node {
             is_unsynced: self.is_unsynced(),
         }
     }
+}
+
+/// Mixed well: two members whose timeouts differed by the same in each term would split votes for ever.
+fn mixed(numbers: [u64; 3]) -> u64 {
+    numbers.into_iter().fold(0, |sum: u64, number| {
+        let mut mixed = (sum ^ number).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    })
 }
 
 pub(crate) fn role(state: StateRole) -> Role {
