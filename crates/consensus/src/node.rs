@@ -314,8 +314,9 @@ impl Node {
 
     /// Applies a committed membership change; the members afterwards. A leader that is no voter any more follows.
     ///
-    /// A member that is removed should live on for a few election timeouts: the last of two voters needs its vote as
-    /// long as it has not heard that the removal is committed.
+    /// Of two voters the one that stays needs the other's vote until it has heard that the removal is committed, and
+    /// does not get it while its log is the shorter one. So a leader should hand over before it is removed, and a member
+    /// that was removed should live on for a few election timeouts.
     ///
     /// # Errors
     /// Whatever raft-rs refuses (a change that is impossible in the present configuration).

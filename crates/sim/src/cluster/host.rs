@@ -372,8 +372,7 @@ impl Host {
         up.answer_reads(self.id, world);
         let at = world.step + world.rng.below(20);
         up.making.extend(output.snapshots_wanted.into_iter().map(|peer| (peer, at)));
-        // The last voter but one may be needed to vote for the last one, which need not have heard that it is that.
-        if up.store.removed.contains(&self.id) && up.store.conf_state.voters.len() > 1 {
+        if up.store.removed.contains(&self.id) {
             self.is_removed = true;
             self.up = None;
         }

@@ -100,7 +100,9 @@ impl Store {
                 !votes && !learns && !self.removed.contains(&change.node_id)
             }
             ConfChangeKind::RemoveNode => {
-                let valid = learns || (votes && voters.len() > 1);
+                // Of two none is removed here. As in etcd, members change when an entry is applied: until then the one
+                // that stays needs the vote of the other, whose log may be longer and who cannot lead any more.
+                let valid = learns || (votes && voters.len() > 2);
                 if valid {
                     self.removed.insert(change.node_id);
                 }
