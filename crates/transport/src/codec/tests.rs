@@ -68,6 +68,15 @@ fn an_append_that_follows_says_only_what_is_new() {
 }
 
 #[test]
+fn a_new_leaders_append_is_sent_as_a_whole() {
+    let newer = Message { term: Some(3), ..append(5, 0) };
+    let bytes = encoded(Kind::MsgApp, &[append(4, 1), newer.clone()]);
+    let first = encoded(Kind::MsgApp, &[append(4, 1)]).len();
+    assert_eq!(bytes[first], 2, "it goes on at the same place, but in another term");
+    assert_eq!(decoded(Decoder::new(Kind::MsgApp, 2, 1), &bytes).unwrap()[1], newer);
+}
+
+#[test]
 fn what_claims_too_much_is_refused_before_it_comes() {
     let too_long = (MESSAGE_BYTES_MAX + 1).to_be_bytes();
     let refused = |kind, bytes: &[u8]| decoded(Decoder::new(kind, 2, 1), bytes).unwrap_err();
