@@ -37,10 +37,6 @@ pub enum BootstrapError {
         /// URLs in the cluster.
         initial: Vec<Url>,
     },
-    /// Clusters of several members are still to come.
-    SeveralMembers(usize),
-    /// Joining a cluster is still to come.
-    Join,
 }
 
 impl InitialCluster {
@@ -51,28 +47,29 @@ impl InitialCluster {
     pub fn of(settings: &Settings) -> Result<Self, BootstrapError> {
         let clustering = &settings.clustering;
         let cluster = Self::parse(&clustering.initial_cluster).map_err(BootstrapError::PeerUrl)?;
-        if clustering.initial_cluster_state == ClusterState::Existing {
-            return Err(BootstrapError::Join);
-        }
-        cluster.checked(&settings.member.name, &clustering.initial_advertise_peer_urls)
+        let advertised = match clustering.initial_cluster_state {
+            ClusterState::New => Some(&clustering.initial_advertise_peer_urls[..]),
+            // Its URLs are known to the cluster already.
+            ClusterState::Existing => None,
+        };
+        cluster.checked(&settings.member.name, advertised)
     }
 
-    /// The cluster, if the member of that name may start in it.
+    /// The cluster, if the member of that name may start in it, with the URLs that it advertises where those count.
     ///
     /// # Errors
     /// [`BootstrapError`].
-    pub fn checked(self, name: &str, advertised: &[Url]) -> Result<Self, BootstrapError> {
+    pub fn checked(self, name: &str, advertised: Option<&[Url]>) -> Result<Self, BootstrapError> {
         let initial = self.members.get(name);
         let initial = initial.ok_or_else(|| BootstrapError::LocalMissing(name.to_owned()))?;
-        check_advertised(name, initial, advertised)?;
+        if let Some(advertised) = advertised {
+            check_advertised(name, initial, advertised)?;
+        }
         let mut urls = BTreeSet::new();
         if !self.members.values().flatten().all(|url| urls.insert(url)) {
             return Err(BootstrapError::DuplicateUrl(self));
         }
-        match self.members.len() {
-            1 => Ok(self),
-            several => Err(BootstrapError::SeveralMembers(several)),
-        }
+        Ok(self)
     }
 
     /// Reads `name=url,name=url`; a name may come several times.
@@ -149,14 +146,6 @@ impl fmt::Display for BootstrapError {
                 let wanted = wanted.collect::<Vec<_>>().join(",");
                 write!(out, "but missing from --initial-cluster={wanted}")
             }
-            Self::SeveralMembers(count) => {
-                write!(out, "--initial-cluster names {count} members, but clusters of more ")?;
-                out.write_str("than one member are not part of this version of etched yet")
-            }
-            Self::Join => out.write_str(
-                "--initial-cluster-state=existing is refused: joining a cluster is not part of \
-                 this version of etched yet",
-            ),
         }
     }
 }

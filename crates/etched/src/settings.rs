@@ -326,14 +326,14 @@ pub struct Features {
     pub bootstrap_defrag_threshold_megabytes: u64,
     /// Learners at one time. Default 1.
     pub max_learners: i64,
-    /// Entries kept in memory behind a snapshot. Default 5,000. Without effect yet.
+    /// Entries kept in memory behind a snapshot. Default 5,000. Without effect.
     pub snapshot_catchup_entries: u64,
 }
 
 /// Flags of etcd's group "Unsafe feature".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnsafeFeatures {
-    /// Start as a cluster of one from existing data; without effect yet.
+    /// Start as a cluster of one from existing data.
     pub force_new_cluster: bool,
     /// Never sync files: loses acknowledged writes when the machine fails.
     pub no_fsync: bool,

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use etched_server::{
-    AuthConfig, AutoCompaction, Config, Feature, JwtOptions, Listen, Place, Tls, TlsInfo,
-    TlsVersion, TokenKind,
+    AuthConfig, AutoCompaction, ClusterState, Config, Feature, InitialMember, JwtOptions, Listen,
+    Place, Tls, TlsInfo, TlsVersion, TokenKind,
 };
 use tracing::error;
 
@@ -51,9 +51,21 @@ fn config(settings: Settings) -> Config {
         peer_tls: tls(&security, &security.peer),
         advertise_client_urls: texts(&clustering.advertise_client_urls),
         advertise_peer_urls: texts(&clustering.initial_advertise_peer_urls),
+        initial_cluster: initial_cluster(&clustering.initial_cluster),
+        initial_cluster_state: match clustering.initial_cluster_state {
+            settings::ClusterState::New => ClusterState::New,
+            settings::ClusterState::Existing => ClusterState::Existing,
+        },
         initial_cluster_token: clustering.initial_cluster_token,
+        strict_reconfig_check: clustering.strict_reconfig_check,
+        max_learners: usize::try_from(features.max_learners).unwrap_or(0),
+        force_new_cluster: unsafe_features.force_new_cluster,
+        initial_election_tick_advance: member.initial_election_tick_advance,
         heartbeat_interval: member.heartbeat_interval,
         election_timeout: member.election_timeout,
+        raft_read_timeout: member.raft_read_timeout,
+        raft_write_timeout: member.raft_write_timeout,
+        snapshot_catch_up_entries: size(features.snapshot_catchup_entries),
         pre_vote: clustering.pre_vote,
         max_request_bytes: size(member.max_request_bytes),
         max_txn_ops: size(member.max_txn_ops),
@@ -99,6 +111,15 @@ fn config(settings: Settings) -> Config {
         },
         ..Config::default()
     }
+}
+
+/// What does not read is refused where it counts, at a first start.
+fn initial_cluster(text: &str) -> Vec<InitialMember> {
+    let members = InitialCluster::parse(text).map(|cluster| cluster.members).unwrap_or_default();
+    members
+        .into_iter()
+        .map(|(name, urls)| InitialMember { name, peer_urls: texts(&urls) })
+        .collect()
 }
 
 fn token(token: settings::Token) -> TokenKind {

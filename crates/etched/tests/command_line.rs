@@ -344,11 +344,11 @@ fn a_bad_value_in_a_variable_is_refused() {
 #[test]
 fn what_is_still_to_come_is_refused_with_a_sentence() {
     refused_with(
-        &["--force-new-cluster", "--max-learners=3"],
+        &["--enable-distributed-tracing", "--distributed-tracing-sampling-rate=5"],
         &[],
-        "--max-learners=3 is refused: this version of etched does not support learners yet (leave it at 1); \
-         --force-new-cluster=true is refused: this version of etched does not support recovery into a new cluster \
-         yet (leave it at false)",
+        "--enable-distributed-tracing=true is refused: this version of etched does not support distributed tracing yet (leave it at \
+         false); --distributed-tracing-sampling-rate=5 is refused: this version of etched does not support distributed tracing yet \
+         (leave it at 0)",
     );
     refused_with(
         &["--feature-gates=LeaseCheckpoint=true"],

@@ -134,8 +134,8 @@ fn what_is_no_map_is_no_config_file() {
 
 #[test]
 fn what_is_still_to_come_is_refused_from_a_file_too() {
-    let refused = try_settings("force-new-cluster: true").unwrap_err();
-    assert!(refused.to_string().starts_with("--force-new-cluster=true is refused: "));
+    let refused = try_settings("enable-distributed-tracing: true").unwrap_err();
+    assert!(refused.to_string().starts_with("--enable-distributed-tracing=true is refused: "));
 }
 
 #[test]

@@ -162,9 +162,9 @@ fn logs_go_where_they_are_sent() {
 }
 
 #[test]
-fn a_cluster_of_one_is_told_apart_from_what_is_still_to_come() {
+fn an_initial_cluster_is_checked_in_the_words_of_etcd() {
     let refused = |arguments: &[&str]| {
-        InitialCluster::of(&settings(arguments)).expect_err("no cluster of one").to_string()
+        InitialCluster::of(&settings(arguments)).expect_err("no cluster").to_string()
     };
     assert_eq!(
         refused(&["--initial-cluster=a=http://localhost:2380"]),
@@ -189,8 +189,16 @@ fn a_cluster_of_one_is_told_apart_from_what_is_still_to_come() {
         "initial cluster x=http://localhost:2380,y=http://localhost:2380 has duplicate url"
     );
     let several = "--initial-cluster=default=http://localhost:2380,b=http://b:1";
-    assert!(refused(&[several]).contains("names 2 members"));
-    assert!(refused(&["--initial-cluster-state=existing"]).contains("joining a cluster"));
+    let of = |arguments: &[&str]| InitialCluster::of(&settings(arguments));
+    assert_eq!(of(&[several]).expect("two members").members.len(), 2);
+    // Who joins has told the cluster of its URLs already; only that they are no one else's is looked at.
+    let joins = "--initial-cluster-state=existing";
+    assert!(of(&[joins, "--initial-cluster=default=http://localhost:1,b=http://b:1"]).is_ok());
+    assert!(refused(&[joins, "--initial-cluster=b=http://b:1"]).starts_with("couldn't find"));
+    assert!(
+        refused(&[joins, "--initial-cluster=default=http://b:1,b=http://b:1"])
+            .ends_with("has duplicate url")
+    );
     let same = settings(&["--initial-cluster=default=http://127.0.0.1:2380"]);
     assert!(InitialCluster::of(&same).is_ok(), "localhost is 127.0.0.1");
 }

@@ -103,7 +103,7 @@ fn plan(given: &Given, snapshot: &Path, bump: u64) -> Result<Restore, Failure> {
     let advertised = Url::parse_list(given.text(&PEER_URLS)).map_err(bad_url)?;
     let name = given.text(&NAME).to_owned();
     let cluster = InitialCluster::parse(given.text(&CLUSTER)).map_err(bad_url)?;
-    let cluster = cluster.checked(&name, &advertised).map_err(|error| match error {
+    let cluster = cluster.checked(&name, Some(&advertised)).map_err(|error| match error {
         BootstrapError::PeerUrl(error) => bad_url(error),
         error => Failure::Failed(error.to_string()),
     })?;

@@ -18,6 +18,7 @@ use etched_proto::raw::TxnReply;
 use etched_storage::{Applied, Commit, Table};
 
 use crate::auth;
+use crate::cluster::Member;
 use crate::error::Error;
 use crate::membership::{Change, Invalid};
 use crate::metrics::Operation;
@@ -396,11 +397,11 @@ impl Applier {
     /// # Errors
     /// [`Invalid`].
     pub(crate) fn validate(&self, change: &ConfChange) -> Result<Change, Invalid> {
-        self.shared.cluster.read().validate(change)
+        self.shared.cluster.read().validate(change, self.shared.config.max_learners)
     }
 
-    /// Applies the member's side of a membership change; raft has taken it already.
-    pub(crate) fn change_members(&mut self, change: Change, conf_state: ConfState) {
+    /// Applies the member's side of a membership change; raft has taken it already. The members then.
+    pub(crate) fn change_members(&mut self, change: Change, conf_state: ConfState) -> Vec<Member> {
         let (id, message) = match &change {
             Change::Add(member) => (member.id, "added member"),
             Change::Promote(id) => (*id, "promote member"),
@@ -411,6 +412,7 @@ impl Applier {
         tracing::info!("local-member-id" = own, "peer-id" = id, "{message}");
         self.change_cluster(|cluster| cluster.change_members(change));
         self.step.conf_state = Some(conf_state);
+        self.shared.cluster.read().members.values().cloned().collect()
     }
 
     /// Tells watchers, and hands the batch's changes to the flusher.

@@ -1,13 +1,15 @@
 //! From a data directory to a running member: first start, restart, replay.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use etched_bolt::etcd;
-use etched_consensus::{ConfChange, ConfChangeKind, Config as RaftConfig, Node, Start, Writer};
+use etched_consensus::{
+    ConfChange, ConfChangeKind, Config as RaftConfig, Node, Start, Writer, force_new_cluster,
+};
 use etched_lease::Lessor;
 use etched_mvcc::watch::{CatchUp, Hub};
 use etched_mvcc::{Attachment, CompactState, Revision, Store};
@@ -21,16 +23,19 @@ use prost::Message;
 
 use crate::StartError;
 use crate::apply::Applier;
+use crate::ask::Dial;
 use crate::auth::{Auth, Tokens};
+use crate::beginning::Beginning;
 use crate::cluster::{Cluster, Member};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::flush::Flusher;
-use crate::id::{self, IdGenerator};
+use crate::id::IdGenerator;
 use crate::inbox::Inbox;
 use crate::lane::Lane;
 use crate::membership;
 use crate::metrics::{About, Metrics};
+use crate::peers::Incoming;
 use crate::shared::{Progress, Shared};
 use crate::versions::{self, Version};
 use crate::wakes::WakeLanes;
@@ -73,12 +78,14 @@ impl Paths {
     }
 }
 
-/// Opens or makes the data directory's contents and puts the member together.
+/// Opens or makes the data directory's contents and puts the member together; `begins` is what a first start writes.
 ///
 /// # Errors
 /// [`StartError`]: one line that says what stands in the way.
 pub(crate) fn boot<D: Disk>(
     config: Config,
+    begins: Option<&Beginning>,
+    dial: Dial,
     disk: D,
     storage: (Storage, Boot),
     tokens: Tokens,
@@ -90,13 +97,16 @@ pub(crate) fn boot<D: Disk>(
     // Both read everything they have, and neither needs the other.
     let (log, opened) = std::thread::scope(|scope| {
         let opened = scope.spawn(|| Opened::read(&config, &storage));
-        let log = open_log(&config, disk, &paths, &found);
+        let log = open_log(&config, begins, disk, &paths, &found);
         (log, opened.join().expect("a damaged file is an error, not a panic"))
     });
     // The log's error first: it says more of what happened to the folder.
-    let log = log?;
+    let mut log = log?;
     let Opened { store, attachments, unswept, cluster, version, mut lessor, mut users } = opened?;
-    refuse_others(&log, cluster.clone())?;
+    if config.force_new_cluster {
+        log.force_new(&config, cluster.clone())?;
+    }
+    refuse_removed(&log, &cluster)?;
     let first_rows = users.begin();
     for attachment in attachments {
         // A record may name a lease that is gone: then it hangs on none.
@@ -131,10 +141,19 @@ pub(crate) fn boot<D: Disk>(
         }),
         ids: IdGenerator::new(log.member_id, now.as_millis() as u64),
         threads: crate::background::Threads::default(),
+        dial,
+        transport: OnceLock::new(),
+        incoming: Incoming::default(),
+        published: tokio::sync::watch::Sender::new(false),
+        removed: tokio::sync::watch::Sender::new(false),
+        anew: tokio::sync::watch::Sender::new(false),
+        leaderless: tokio::sync::watch::Sender::new(false),
+        leads: tokio::sync::Notify::new(),
         revoked: tokio::sync::Notify::new(),
         started: Instant::now(),
         config,
     });
+    shared.note_members();
     if let Some(version) = version {
         shared.metrics.cluster_version(None, &version.short());
     }
@@ -142,8 +161,8 @@ pub(crate) fn boot<D: Disk>(
         id: shared.member_id,
         election_ticks: shared.config.election_ticks() as usize,
         pre_vote: shared.config.pre_vote,
-        catch_up_entries: etched_consensus::CATCH_UP_ENTRIES,
         boot: now.as_nanos() as u64,
+        catch_up_entries: shared.config.snapshot_catch_up_entries,
         seed: None,
     };
     let live_bytes = shared.storage.sizes()?.live_bytes;
@@ -178,25 +197,61 @@ struct OpenLog<D: Disk> {
     cluster_id: u64,
 }
 
+impl<D: Disk> OpenLog<D> {
+    /// Makes this member the only one: what is not committed goes, and what takes the others out comes behind the rest
+    /// as if it had been agreed on. `cluster` is the store's.
+    ///
+    /// Whoever asks for it has lost the others for good; should one live on, there are two clusters.
+    fn force_new(&mut self, config: &Config, mut cluster: Cluster) -> Result<(), StartError> {
+        let Start { hard_state, entries, applied, .. } = &mut self.start;
+        let commit = hard_state.commit.max(*applied);
+        entries.retain(|entry| entry.index <= commit);
+        let behind = entries.iter().filter(|entry| entry.index > *applied);
+        membership::follow(&mut cluster, behind, config.max_learners)?;
+        let (id, peer_urls) = (self.member_id, config.advertise_peer_urls.clone());
+        let context = Member { id, peer_urls, ..Member::default() }.json();
+        let members: Vec<u64> = cluster.members.into_keys().collect();
+        hard_state.commit = commit;
+        let (forced, state) = force_new_cluster(id, &members, context, *hard_state);
+        *hard_state = state;
+        self.wal.save(Some(hard_state), &forced, true)?;
+        entries.extend(forced);
+        tracing::info!(
+            "cluster-id" = %format!("{:x}", self.cluster_id),
+            "local-member-id" = %format!("{:x}", self.member_id),
+            "wal-commit-index" = commit,
+            "commit-index" = hard_state.commit,
+            "forcing restart member"
+        );
+        Ok(())
+    }
+}
+
 fn open_log<D: Disk>(
     config: &Config,
+    begins: Option<&Beginning>,
     disk: D,
     paths: &Paths,
     found: &Boot,
 ) -> Result<OpenLog<D>, StartError> {
     if etched_wal::exists(&disk, &paths.wal)? {
-        return reopen_log(config, disk, &paths.wal, found);
+        return reopen_log(config, begins, disk, &paths.wal, found);
     }
     if !found.created && found.applied != Applied::default() {
         return Err(StartError::LogMissing { dir: paths.wal.clone() });
     }
-    bootstrap_log(config, disk, &paths.wal)
+    let begins = begins.ok_or_else(|| StartError::LogMissing { dir: paths.wal.clone() })?;
+    bootstrap_log(config, begins, disk, &paths.wal)
 }
 
-/// First start: the log begins with the entry that makes this server the only member.
-fn bootstrap_log<D: Disk>(config: &Config, disk: D, dir: &Path) -> Result<OpenLog<D>, StartError> {
-    let member_id = id::member_id(&config.advertise_peer_urls, &config.initial_cluster_token);
-    let cluster_id = id::cluster_id(&[member_id]);
+/// First start: the log begins with an entry for each member of a new cluster.
+fn bootstrap_log<D: Disk>(
+    config: &Config,
+    begins: &Beginning,
+    disk: D,
+    dir: &Path,
+) -> Result<OpenLog<D>, StartError> {
+    let Beginning { member_id, cluster_id, .. } = *begins;
     tracing::info!(
         name = config.name,
         "data-dir" = %config.data_dir.display(),
@@ -206,38 +261,34 @@ fn bootstrap_log<D: Disk>(config: &Config, disk: D, dir: &Path) -> Result<OpenLo
     );
     let metadata = Metadata { node_id: Some(member_id), cluster_id: Some(cluster_id) };
     let mut wal = Wal::create(disk, dir, &metadata.encode_to_vec(), &wal_options(config))?;
-    let (hard_state, entries) = save_first_entry(config, &mut wal, member_id)?;
-    let start = Start {
-        hard_state,
-        mark: (0, 0),
-        entries,
-        conf_state: ConfState { voters: vec![member_id], ..ConfState::default() },
-        applied: 0,
-    };
+    let (hard_state, entries) = save_first_entries(begins, &mut wal)?;
+    let start =
+        Start { hard_state, mark: (0, 0), entries, conf_state: ConfState::default(), applied: 0 };
     Ok(OpenLog { wal, start, member_id, cluster_id })
 }
 
-/// The entry that adds this member, on disk.
-fn save_first_entry<D: Disk>(
-    config: &Config,
+/// The entries that add the first members, on disk; nothing where a cluster is joined.
+fn save_first_entries<D: Disk>(
+    begins: &Beginning,
     wal: &mut Wal<D>,
-    member_id: u64,
 ) -> Result<(HardState, Vec<Entry>), StartError> {
-    let member = Member {
-        id: member_id,
-        name: config.name.clone(),
-        peer_urls: config.advertise_peer_urls.clone(),
-        ..Member::default()
-    };
-    let change = ConfChange {
+    if begins.first.is_empty() {
+        return Ok(Default::default());
+    }
+    let changes = begins.first.iter().map(|member| ConfChange {
         id: 0,
         kind: ConfChangeKind::AddNode,
-        node_id: member_id,
+        node_id: member.id,
         context: member.json(),
-    };
-    let entry = Entry { term: 1, index: 1, kind: EntryKind::ConfChange, data: change.encode() };
-    let hard_state = HardState { term: 1, vote: 0, commit: 1 };
-    let entries = vec![entry];
+    });
+    let entries: Vec<Entry> = changes
+        .zip(1..)
+        .map(|(change, index)| {
+            let data = change.encode();
+            Entry { term: 1, index, kind: EntryKind::ConfChange, data }
+        })
+        .collect();
+    let hard_state = HardState { term: 1, vote: 0, commit: entries.len() as u64 };
     wal.save(Some(&hard_state), &entries, true)?;
     Ok((hard_state, entries))
 }
@@ -245,6 +296,7 @@ fn save_first_entry<D: Disk>(
 /// Restart: the log from the newest mark that the store's checkpoint covers.
 fn reopen_log<D: Disk>(
     config: &Config,
+    begins: Option<&Beginning>,
     disk: D,
     dir: &Path,
     found: &Boot,
@@ -269,16 +321,19 @@ fn reopen_log<D: Disk>(
         "commit-index" = contents.hard_state.commit,
         "restarting local member"
     );
-    let nothing_yet = contents.entries.is_empty() && contents.hard_state == HardState::default();
-    if nothing_yet && mark.index == 0 && found.applied == Applied::default() {
-        // The first start ended between making the log and its first entry.
-        (contents.hard_state, contents.entries) = save_first_entry(config, &mut wal, member_id)?;
+    // Without a hard state nobody has heard anything of this member yet.
+    let nothing_yet = contents.hard_state == HardState::default()
+        && mark.index == 0
+        && found.applied == Applied::default();
+    let begins = begins.filter(|begins| {
+        (begins.member_id, begins.cluster_id) == (member_id, cluster_id) && nothing_yet
+    });
+    if let Some(begins) = begins {
+        // The first start ended between making the log and its first entries.
+        (contents.hard_state, contents.entries) = save_first_entries(begins, &mut wal)?;
     }
-    let conf_state = match &found.conf_state {
-        Some(conf_state) => conf_state.clone(),
-        // Nothing is in the store yet: the member is the one of the log's first entry.
-        None => ConfState { voters: vec![member_id], ..ConfState::default() },
-    };
+    // Without one in the store the log has all changes, from the first one on.
+    let conf_state = found.conf_state.clone().unwrap_or_default();
     let start = Start {
         hard_state: contents.hard_state,
         mark: (mark.index, mark.term),
@@ -289,16 +344,12 @@ fn reopen_log<D: Disk>(
     Ok(OpenLog { wal, start, member_id, cluster_id })
 }
 
-/// Without peers a member of a cluster would wait for its leader for ever.
-fn refuse_others<D: Disk>(log: &OpenLog<D>, mut cluster: Cluster) -> Result<(), StartError> {
-    let Start { entries, applied, .. } = &log.start;
-    membership::follow(&mut cluster, entries.iter().filter(|entry| entry.index > *applied))?;
-    let others = cluster.members.keys().filter(|id| **id != log.member_id);
-    let others: Vec<String> = others.map(|id| format!("{id:x}")).collect();
-    if others.is_empty() {
-        return Ok(());
+/// A member that was removed has no place in its cluster any more, whatever its data say.
+fn refuse_removed<D: Disk>(log: &OpenLog<D>, cluster: &Cluster) -> Result<(), StartError> {
+    if cluster.removed.contains(&log.member_id) {
+        return Err(StartError::Removed);
     }
-    Err(StartError::SeveralMembers { others: others.join(", ") })
+    Ok(())
 }
 
 /// Another server may hold the log: that is said at once, and then waited for, as etcd does.

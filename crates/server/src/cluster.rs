@@ -141,8 +141,12 @@ impl Cluster {
     ///
     /// # Errors
     /// [`Invalid`].
-    pub(crate) fn validate(&self, change: &ConfChange) -> Result<Change, Invalid> {
-        membership::validate(change, &self.members, &self.removed)
+    pub(crate) fn validate(
+        &self,
+        change: &ConfChange,
+        learners_max: usize,
+    ) -> Result<Change, Invalid> {
+        membership::validate(change, &self.members, &self.removed, learners_max)
     }
 
     /// Does what [`Self::validate`] found.

@@ -59,6 +59,25 @@ pub struct Tls {
     pub auto_years: Option<u64>,
 }
 
+/// A member of a cluster that is still to be made or joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitialMember {
+    /// Its name.
+    pub name: String,
+    /// Its peer URLs.
+    pub peer_urls: Vec<String>,
+}
+
+/// Whether a member without data makes a cluster or joins one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClusterState {
+    /// Make it.
+    #[default]
+    New,
+    /// Join it.
+    Existing,
+}
+
 /// How much history stays when nobody compacts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AutoCompaction {
@@ -149,12 +168,31 @@ pub struct Config {
     pub advertise_client_urls: Vec<String>,
     /// Peer URLs told to other members; with the token they make the member's id.
     pub advertise_peer_urls: Vec<String>,
+    /// The members that a new cluster begins with, or all that are in the one to be joined; used at the first start
+    /// only. Empty is this member alone, with its name and its `advertise_peer_urls`.
+    pub initial_cluster: Vec<InitialMember>,
+    /// What a member does that has no data.
+    pub initial_cluster_state: ClusterState,
     /// Salt of the ids, used at the first start only.
     pub initial_cluster_token: String,
+    /// Refuse membership changes that would lose the quorum.
+    pub strict_reconfig_check: bool,
+    /// Learners that there may be at one time.
+    pub max_learners: usize,
+    /// Make a cluster of this member alone out of the data that is there.
+    pub force_new_cluster: bool,
+    /// A member that starts with others waits less for its first election.
+    pub initial_election_tick_advance: bool,
     /// Time between two heartbeats, one raft tick.
     pub heartbeat_interval: Duration,
     /// Time without a leader before an election; at least five heartbeats.
     pub election_timeout: Duration,
+    /// Silence of another member after which a connection to it is given up.
+    pub raft_read_timeout: Duration,
+    /// How long a message to another member may make no progress.
+    pub raft_write_timeout: Duration,
+    /// Entries of the log that are kept for members that lag, within a bound of bytes.
+    pub snapshot_catch_up_entries: usize,
     /// Pre-vote phase.
     pub pre_vote: bool,
     /// Largest proposal in bytes; a message may be 512 KiB larger.
@@ -237,9 +275,18 @@ impl Default for Config {
             peer_tls: Tls::default(),
             advertise_client_urls: vec!["http://localhost:2379".to_owned()],
             advertise_peer_urls: vec!["http://localhost:2380".to_owned()],
+            initial_cluster: Vec::new(),
+            initial_cluster_state: ClusterState::New,
             initial_cluster_token: "etcd-cluster".to_owned(),
+            strict_reconfig_check: true,
+            max_learners: 1,
+            force_new_cluster: false,
+            initial_election_tick_advance: true,
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_millis(1000),
+            raft_read_timeout: etched_transport::IO_TIMEOUT,
+            raft_write_timeout: etched_transport::IO_TIMEOUT,
+            snapshot_catch_up_entries: 5000,
             pre_vote: true,
             max_request_bytes: 1_572_864,
             max_txn_ops: 128,
@@ -281,6 +328,14 @@ impl Config {
     /// How long a request may take: 5 s for the disk and the queue, and two elections.
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.election_timeout
+    }
+
+    /// The members to begin with: never empty.
+    pub(crate) fn first_members(&self) -> Vec<InitialMember> {
+        if !self.initial_cluster.is_empty() {
+            return self.initial_cluster.clone();
+        }
+        vec![InitialMember { name: self.name.clone(), peer_urls: self.advertise_peer_urls.clone() }]
     }
 
     /// Whether a feature gate is on; one that is not listed is off.

@@ -20,7 +20,9 @@ use prost::Message;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
+use crate::ask::Dial;
 use crate::auth::{AuthAnswer, Nobody, Tokens, Who};
+use crate::beginning::Beginning;
 use crate::boot::{Booted, boot};
 use crate::config::Config;
 use crate::request::{AuthRequest, Field};
@@ -177,8 +179,10 @@ pub(crate) fn start_as(disk: &SimDisk, config: Config) -> Result<Booted<SimDisk>
     let (storage, etcds) =
         crate::run::open_storage(&config, disk, &open).map_err(|error| text(&error))?;
     let tokens = Tokens::new(&config.auth).map_err(|error| text(&error))?;
+    let begins = Beginning::again(&config);
     let mut booted =
-        boot(config, disk.clone(), storage, tokens, 1).map_err(|error| text(&error))?;
+        boot(config, begins.as_ref(), Dial::default(), disk.clone(), storage, tokens, 1)
+            .map_err(|error| text(&error))?;
     drop(etcds);
     booted.engine.start().map_err(|error| text(&error))?;
     Ok(booted)

@@ -1,9 +1,11 @@
 //! The raft thread: takes all that waits, replicates it as one batch, applies it, answers.
 //!
 //! ```text
-//! Inbox ──take all──> propose ──> Node::advance_inline (one write, one sync) ──> Applier ──> answers by lane
-//!                                                                            └──> FlushQueue
+//! Inbox ──take all──> propose ──> Node (one write, one sync) ──> Applier ──> answers by lane
+//!   ^                              └──> messages ──> Transport     └──> FlushQueue
+//!   └── messages of other members, by Transport
 //! ```
+//! A lone member writes and applies in one go; with others the messages to them leave before the disk is waited for.
 //! [`Engine`] runs without threads: events and the present moment go in, answers come out by their lanes. The
 //! thread around it only waits.
 
@@ -12,9 +14,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use etched_consensus::{Entry, EntryKind, Node, Role, SoftState, Writer};
+use etched_consensus::{ConfChange, Entry, EntryKind, Node, Output, Role, SoftState, Writer};
 use etched_proto::etcdserverpb as pb;
-use etched_proto::membershippb;
 use etched_storage::Applied;
 use etched_wal::Times;
 use etched_wal::disk::Disk;
@@ -23,10 +24,19 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use crate::apply::{Applier, Applying, Fatal};
+use crate::error::Error;
+use crate::laggards::Laggards;
 use crate::membership::{self, Invalid};
 use crate::metrics::Metrics;
 use crate::request::{self, Decoded, Field};
-use crate::shared::{Event, Outcome, Shared, Waiter};
+use crate::shared::{Answer, Event, Outcome, Shared, Waiter};
+
+mod peers;
+mod reads;
+
+use reads::Reads;
+
+pub(crate) use reads::ReadWaiter;
 
 /// Bytes of records that only memory and the log may hold; above it proposals that add to
 /// them wait for the flusher.
@@ -53,6 +63,8 @@ pub(crate) struct Engine<D: Disk> {
     waiters: FxHashMap<u64, Waiter>,
     /// Proposals for the next batch.
     ready: Vec<Bytes>,
+    /// Changes of the members for the next batch.
+    changes: Vec<ConfChange>,
     /// Proposals that need memory, with their ids: they wait for the next batch that finds some.
     held: Vec<(u64, Bytes)>,
     answers: Vec<Vec<(oneshot::Sender<Outcome>, Outcome)>>,
@@ -63,6 +75,11 @@ pub(crate) struct Engine<D: Disk> {
     next_expiry_pass: Instant,
     next_sweep: Instant,
     next_reserve: Instant,
+    next_purge: Instant,
+    reads: Reads,
+    laggards: Laggards,
+    /// What is left of the first election timeout may be cut short.
+    hurries: bool,
     stopping: bool,
 }
 
@@ -77,6 +94,7 @@ impl<D: Disk> Engine<D> {
     ) -> Self {
         let now = Instant::now();
         let answers = shared.lanes.iter().map(|_| Vec::new()).collect();
+        let hurries = shared.config.initial_election_tick_advance;
         Self {
             node,
             writer,
@@ -84,6 +102,7 @@ impl<D: Disk> Engine<D> {
             shared,
             waiters: FxHashMap::default(),
             ready: Vec::new(),
+            changes: Vec::new(),
             held: Vec::new(),
             answers,
             applied,
@@ -92,25 +111,28 @@ impl<D: Disk> Engine<D> {
             next_expiry_pass: now,
             next_sweep: now,
             next_reserve: now,
+            next_purge: now,
+            reads: Reads::default(),
+            laggards: Laggards::default(),
+            hurries,
             stopping: false,
         }
     }
 
-    /// Replays what the log has behind the store, becomes leader and publishes this member.
+    /// Replays what the log has behind the store. A lone member becomes leader and publishes itself; one with others
+    /// has to be published when there is a leader, see [`Shared::published`].
     ///
     /// # Errors
     /// [`Fatal`]: the member cannot start.
     pub(crate) fn start(&mut self) -> Result<(), Fatal> {
         self.turn(Instant::now())?;
+        if !self.node.syncs_inline() {
+            self.shared.auth.forget_tokens();
+            return Ok(());
+        }
         self.node.campaign()?;
         self.turn(Instant::now())?;
-        let attributes = membershippb::ClusterMemberAttrSetRequest {
-            member_id: self.shared.member_id,
-            member_attributes: Some(membershippb::Attributes {
-                name: self.shared.config.name.clone(),
-                client_urls: self.shared.config.advertise_client_urls.clone(),
-            }),
-        };
+        let attributes = crate::publish::attributes(&self.shared);
         self.propose_own(Field::ClusterMemberAttrSet, &attributes);
         if let Some(request) = crate::versions::first(&self.shared) {
             self.propose_own(Field::ClusterVersionSet, &request);
@@ -118,6 +140,7 @@ impl<D: Disk> Engine<D> {
         self.turn(Instant::now())?;
         // Only now is all of the log applied: its end is committed by this member's own election.
         self.shared.auth.forget_tokens();
+        self.shared.published.send_replace(true);
         Ok(())
     }
 
@@ -165,12 +188,23 @@ impl<D: Disk> Engine<D> {
         match event {
             Event::Propose { id, data, waiter } => {
                 self.waiters.extend(waiter.map(|waiter| (id, waiter)));
-                if request::grows(&data) {
+                if request::grows(&data) || self.node.leader() == 0 {
                     self.held.push((id, data));
                 } else {
                     self.ready.push(data);
                 }
             }
+            Event::Reconfigure { change, waiter } => {
+                self.waiters.insert(change.id, waiter);
+                self.changes.push(change);
+            }
+            Event::Read(waiter) => self.reads.ask(waiter),
+            event @ (Event::Message(_)
+            | Event::Matched(_)
+            | Event::Unreachable(_)
+            | Event::SnapshotSent(..)
+            | Event::SnapshotReady(..)
+            | Event::Transfer(_)) => self.on_peer_event(event),
             Event::Flushed(upto) => self.applier.flushed(upto),
             Event::SyncCommit(done) => {
                 self.writer.sync_commit(self.applied.index)?;
@@ -181,7 +215,7 @@ impl<D: Disk> Engine<D> {
             Event::Removed(waiters) => {
                 let revision = self.applier.revision();
                 for waiter in waiters {
-                    let result = Ok(crate::shared::Answer::Done);
+                    let result = Ok(Answer::Done);
                     self.answer(waiter, Outcome { result, revision });
                 }
                 self.deliver();
@@ -197,14 +231,27 @@ impl<D: Disk> Engine<D> {
     fn turn(&mut self, now: Instant) -> Result<(), Fatal> {
         self.on_time(now);
         self.propose()?;
-        let output = self.node.advance_inline(&mut self.writer)?;
-        self.observe_log();
+        self.begin_reads(now);
+        if self.node.syncs_inline() {
+            let output = self.node.advance_inline(&mut self.writer)?;
+            self.observe_log();
+            self.follow(output)?;
+        } else {
+            self.advance_with_others()?;
+        }
+        self.reserve_log(now);
+        self.publish();
+        Ok(())
+    }
+
+    /// What is left of an output when its append is on disk.
+    fn follow(&mut self, output: Output) -> Result<(), Fatal> {
+        self.send(output.messages);
         if let Some(soft_state) = output.soft_state {
             self.on_soft_state(soft_state);
         }
         self.apply(output.committed)?;
-        self.reserve_log(now);
-        self.publish();
+        self.reads.confirm(&output.read_states, self.applied.index);
         Ok(())
     }
 
@@ -214,6 +261,11 @@ impl<D: Disk> Engine<D> {
     }
 
     fn propose(&mut self) -> Result<(), Fatal> {
+        if self.node.leader() == 0 {
+            // They wait for one, as in etcd, and their waiters no longer than their time.
+            self.forget_abandoned();
+            return Ok(());
+        }
         if self.applier.memory_bytes() < MEMORY_TABLE_BYTES_MAX {
             let mut bytes = 0;
             let fits = |(_, data): &&(u64, Bytes)| {
@@ -226,15 +278,25 @@ impl<D: Disk> Engine<D> {
         } else {
             self.forget_abandoned();
         }
-        if !self.ready.is_empty() && !self.node.propose(std::mem::take(&mut self.ready))? {
-            // Without a leader the entries are gone; their waiters run into their timeouts.
-            tracing::warn!("dropped proposals: no leader");
-            self.waiters.retain(|_, waiter| !waiter.sender.is_closed());
+        for change in std::mem::take(&mut self.changes) {
+            if !self.node.propose_conf_change(&change)? {
+                tracing::warn!("dropped a change of the members: nobody takes it");
+            }
+        }
+        if self.ready.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.ready);
+        if self.node.syncs_inline() {
+            self.node.propose(batch)?;
+        } else if !self.node.propose(batch.iter().cloned())? {
+            // Leadership is on its way to somebody: the next one gets them.
+            self.ready = batch;
         }
         Ok(())
     }
 
-    /// Lets go of proposals that wait for memory and for which nobody waits any more.
+    /// Lets go of proposals that wait for memory, or for a leader, and for which nobody waits any more.
     fn forget_abandoned(&mut self) {
         let waiters = &mut self.waiters;
         self.held.retain(|(id, _)| {
@@ -275,6 +337,7 @@ impl<D: Disk> Engine<D> {
         // Who has an answer and asks for the status must find the index of his entry in it.
         self.publish();
         self.deliver();
+        self.reads.applied(applied.index);
         for job in self.applier.take_hash_jobs() {
             self.run_hash_job(job);
         }
@@ -324,17 +387,25 @@ impl<D: Disk> Engine<D> {
 
     fn apply_conf_change(&mut self, entry: &Entry) -> Result<(), Fatal> {
         let change = membership::decode(entry)?;
-        match self.applier.validate(&change) {
+        let result = match self.applier.validate(&change) {
             Ok(valid) => {
                 let conf_state = self.node.apply_conf_change(&change)?;
-                self.applier.change_members(valid, conf_state);
+                let done = valid.clone();
+                let members = self.applier.change_members(valid, conf_state);
+                self.connect(&done);
+                Ok(Answer::Members(members))
             }
             // raft hears nothing: for it too the members stay as they are.
-            Err(Invalid::Refused(refusal)) => tracing::error!(
-                error = %refusal,
-                "Validation on configuration change failed"
-            ),
+            Err(Invalid::Refused(refusal)) => {
+                let error = refusal.to_string();
+                tracing::error!(error, "Validation on configuration change failed");
+                Err(refusal.into())
+            }
             Err(Invalid::Malformed(reason)) => return Err(membership::bad(entry, reason).into()),
+        };
+        if let Some(waiter) = self.waiters.remove(&change.id) {
+            let revision = self.applier.revision();
+            self.answer(waiter, Outcome { result, revision });
         }
         Ok(())
     }
@@ -390,7 +461,12 @@ impl<D: Disk> Engine<D> {
     fn on_soft_state(&mut self, soft_state: SoftState) {
         let progress = &self.shared.progress;
         let before = progress.leader.swap(soft_state.leader, Ordering::AcqRel);
+        if soft_state.leader == 0 && before != 0 {
+            progress.leaderless_since.store(self.shared.now().as_nanos() as u64, Ordering::Release);
+        }
         if soft_state.leader != 0 && soft_state.leader != before {
+            self.reads.fail(Error::LeaderChanged);
+            progress.led_since.store(self.shared.now().as_nanos() as u64, Ordering::Release);
             self.shared.metrics.leader_changes.inc();
             tracing::info!(
                 target: "raft",
@@ -414,6 +490,7 @@ impl<D: Disk> Engine<D> {
         if !lessor.is_primary() {
             lessor.promote(self.shared.now(), self.shared.config.election_timeout);
         }
+        self.shared.leads.notify_one();
     }
 
     fn publish(&self) {
@@ -428,8 +505,7 @@ impl<D: Disk> Engine<D> {
 
     fn on_time(&mut self, now: Instant) {
         if !self.node.sole_leader() && now >= self.next_tick {
-            self.node.tick(now.duration_since(self.shared.started));
-            self.next_tick = now + self.shared.config.heartbeat_interval;
+            self.tick(now);
         }
         if now >= self.next_expiry_pass {
             self.next_expiry_pass = now + self.expire_leases();
@@ -438,6 +514,10 @@ impl<D: Disk> Engine<D> {
 
     /// Proposes revokes for leases that have run out; returns after which time to look again.
     fn expire_leases(&mut self) -> Duration {
+        if !self.node.is_leader() {
+            // Not even one that has just been deposed: its entries would go to the new leader.
+            return etched_lease::EXPIRY_PASS_INTERVAL;
+        }
         if self.shared.cluster.read().has_alarm(pb::AlarmType::Corrupt) {
             // Each would be an entry of the log that apply refuses, and would come again soon.
             return etched_lease::EXPIRY_PASS_INTERVAL;
@@ -456,7 +536,8 @@ impl<D: Disk> Engine<D> {
 
     /// When something is due without an event; None while nothing can be.
     fn next_deadline(&self) -> Option<Instant> {
-        if !self.held.is_empty() && self.applier.memory_bytes() < MEMORY_TABLE_BYTES_MAX {
+        let has_room = self.applier.memory_bytes() < MEMORY_TABLE_BYTES_MAX;
+        if !self.held.is_empty() && has_room && self.node.leader() != 0 {
             return Some(Instant::now());
         }
         let tick = (!self.node.sole_leader()).then_some(self.next_tick);
@@ -465,7 +546,7 @@ impl<D: Disk> Engine<D> {
             due.max(self.next_expiry_pass)
         });
         let sweep = self.applier.is_sweeping().then_some(self.next_sweep);
-        [tick, expiry, sweep].into_iter().flatten().min()
+        [tick, expiry, sweep, self.reads.next_attempt()].into_iter().flatten().min()
     }
 }
 

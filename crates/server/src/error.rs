@@ -2,6 +2,8 @@
 
 use tonic::Code;
 
+use crate::membership::Refusal;
+
 macro_rules! errors {
     ($($(#[$doc:meta])* $variant:ident => $code:ident, $text:literal;)*) => {
         /// Everything a request can end in beside success.
@@ -56,14 +58,44 @@ errors! {
     NoLeader => Unavailable, "etcdserver: no leader";
     /// Another member leads.
     NotLeader => FailedPrecondition, "etcdserver: not leader";
+    /// Another member has begun to lead meanwhile.
+    LeaderChanged => Unavailable, "etcdserver: leader changed";
     /// The server is going down.
     Stopped => Unavailable, "etcdserver: server stopped";
     /// The request was not done in time.
     Timeout => Unavailable, "etcdserver: request timed out";
+    /// The same; the leader was lost meanwhile.
+    TimeoutLeaderFail => Unavailable, "etcdserver: request timed out, possibly due to previous leader failure";
+    /// The same; this member has no connection to a quorum, or to the leader.
+    TimeoutConnectionLost => Unavailable, "etcdserver: request timed out, possibly due to connection lost";
+    /// The other member did not begin to lead in time. etcd has no code for it.
+    TimeoutLeaderTransfer => Unknown, "etcdserver: request timed out, leader transfer took too long";
+    /// Nobody led all the time.
+    DeadlineExceeded => DeadlineExceeded, "context deadline exceeded";
+    /// A learner serves little.
+    NotSupportedForLearner => FailedPrecondition, "etcdserver: rpc not supported for learner";
     /// An alarm says that the data is damaged.
     Corrupt => DataLoss, "etcdserver: corrupt cluster";
     /// Leadership cannot go to that member.
     BadLeaderTransferee => FailedPrecondition, "etcdserver: bad leader transferee";
+    /// A member's URLs are none.
+    MemberBadUrls => InvalidArgument, "etcdserver: given member URLs are invalid";
+    /// No such member, or no more.
+    MemberNotFound => NotFound, "etcdserver: member not found";
+    /// The id is taken.
+    MemberExists => FailedPrecondition, "etcdserver: member ID already exist";
+    /// Another member has one of the URLs.
+    PeerUrlExists => FailedPrecondition, "etcdserver: Peer URLs already exists";
+    /// Too few members would be left that have ever started. etcd defines another code, but answers with this one.
+    NotEnoughStarted => Unknown, "etcdserver: re-configuration failed due to not enough started members";
+    /// It votes already.
+    MemberNotLearner => FailedPrecondition, "etcdserver: can only promote a learner member";
+    /// The learner has too little of the log.
+    LearnerNotReady => FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader";
+    /// Above `--max-learners`.
+    TooManyLearners => FailedPrecondition, "etcdserver: too many learner members in cluster";
+    /// Too few members have been connected for long enough.
+    Unhealthy => Unavailable, "etcdserver: unhealthy cluster";
     /// The target of a downgrade is no version.
     WrongDowngradeVersionFormat => InvalidArgument, "etcdserver: wrong downgrade target version format";
     /// The target of a downgrade is not the version before the cluster's.
@@ -132,6 +164,15 @@ impl From<Error> for tonic::Status {
 }
 
 impl Error {
+    /// What another member hears of it.
+    pub(crate) fn peer_text(self) -> &'static str {
+        match self {
+            Self::MemberNotFound => "membership: ID not found",
+            Self::MemberNotLearner => "membership: can only promote a learner member",
+            other => other.status().1,
+        }
+    }
+
     /// What a client hears of the store's refusal; None when the store itself failed.
     pub(crate) fn from_mvcc(error: &etched_mvcc::Error) -> Option<Self> {
         use etched_mvcc::Error as E;
@@ -177,6 +218,18 @@ impl From<etched_auth::Error> for Error {
             E::NotEnabled => Self::AuthNotEnabled,
             E::OldRevision => Self::AuthOldRevision,
             E::InvalidManagement => Self::InvalidAuthManagement,
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::IdRemoved | Refusal::IdNotFound => Self::MemberNotFound,
+            Refusal::IdExists => Self::MemberExists,
+            Refusal::PeerUrlExists => Self::PeerUrlExists,
+            Refusal::NotLearner => Self::MemberNotLearner,
+            Refusal::TooManyLearners => Self::TooManyLearners,
         }
     }
 }

@@ -10,12 +10,14 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::LocalSet;
 
 use crate::deadline;
+use crate::error::Error;
 use crate::inbox::Inbox;
 use crate::shared::{Event, Shared};
 
@@ -56,10 +58,19 @@ thread_local! {
     static OUTGOING: Outgoing = Outgoing::default();
 }
 
+/// What the linearizable reads of one turn of the thread wait for together.
+#[derive(Default)]
+struct Gate {
+    answer: Cell<Option<Result<(), Error>>>,
+    opened: Notify,
+}
+
 /// Proposals of this thread that wait for its other tasks to run.
 #[derive(Default)]
 struct Outgoing {
     events: RefCell<Vec<Event>>,
+    /// Asked for in `events`.
+    gate: RefCell<Option<Rc<Gate>>>,
     wake: Rc<Notify>,
 }
 
@@ -91,13 +102,49 @@ pub(crate) fn propose(event: Event) {
     });
 }
 
+/// Waits until whatever was acknowledged before is applied here, on a thread that is [`set_up`].
+///
+/// # Errors
+/// Of the raft thread; [`Error::Timeout`] after `wait`.
+pub(crate) async fn read_index(wait: Duration) -> Result<(), Error> {
+    let gate = OUTGOING.with(|outgoing| {
+        let mut gate = outgoing.gate.borrow_mut();
+        Rc::clone(gate.get_or_insert_with(|| new_gate(wait)))
+    });
+    loop {
+        let opened = gate.opened.notified();
+        if let Some(answer) = gate.answer.get() {
+            return answer;
+        }
+        opened.await;
+    }
+}
+
+fn new_gate(wait: Duration) -> Rc<Gate> {
+    let gate = Rc::new(Gate::default());
+    let (sender, receiver) = oneshot::channel();
+    propose(Event::Read(sender));
+    let opens = Rc::clone(&gate);
+    tokio::task::spawn_local(async move {
+        let answer = tokio::time::timeout(wait, receiver).await;
+        let answer = answer.map_or(Err(Error::Timeout), |told| told.unwrap_or(Err(Error::Stopped)));
+        opens.answer.set(Some(answer));
+        opens.opened.notify_waiters();
+    });
+    gate
+}
+
 /// Hands this thread's proposals over, for ever. At most what the ready tasks of one turn of the thread proposed is
 /// under way.
 async fn run_outgoing(inbox: &Inbox<Event>) {
     let wake = OUTGOING.with(|outgoing| Rc::clone(&outgoing.wake));
     loop {
         wake.notified().await;
-        OUTGOING.with(|outgoing| inbox.append(&mut outgoing.events.borrow_mut()));
+        OUTGOING.with(|outgoing| {
+            // Who reads from now on asks anew: the round for these may begin before a write that it has to see.
+            outgoing.gate.take();
+            inbox.append(&mut outgoing.events.borrow_mut());
+        });
     }
 }
 

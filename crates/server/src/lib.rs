@@ -10,9 +10,11 @@
 
 mod api;
 mod apply;
+mod ask;
 mod at_start;
 mod auth;
 mod background;
+mod beginning;
 mod boot;
 mod buckets;
 mod catch_up;
@@ -28,6 +30,7 @@ mod engine;
 mod error;
 mod filling;
 mod flush;
+mod forward;
 #[cfg(all(test, debug_assertions))]
 mod fuzz_tests;
 mod gateway;
@@ -38,6 +41,8 @@ mod how_far;
 mod http;
 mod id;
 mod inbox;
+mod joining;
+mod laggards;
 mod lane;
 mod listen;
 mod membership;
@@ -46,7 +51,11 @@ mod names;
 mod notify;
 mod offline;
 mod old_request;
+mod peers;
+mod publish;
 mod quota;
+mod received;
+mod reconfigure;
 mod removals;
 mod request;
 mod restore;
@@ -64,7 +73,8 @@ mod work_tests;
 use std::path::PathBuf;
 
 pub use config::{
-    AuthConfig, AutoCompaction, Config, Feature, JwtOptions, Listen, Place, Tls, TokenKind,
+    AuthConfig, AutoCompaction, ClusterState, Config, Feature, InitialMember, JwtOptions, Listen,
+    Place, Tls, TokenKind,
 };
 pub use etched_mvcc::KvHash;
 pub use etched_tls::{TlsInfo, Version as TlsVersion};
@@ -166,15 +176,22 @@ pub enum StartError {
         /// What went wrong.
         source: std::io::Error,
     },
-    /// A directory of a cluster.
+    /// The cluster goes on without this member.
     #[error(
-        "this member is of a cluster with others ({others}), which this version does not have yet: docs/COMPAT.md, \
-         part 5"
+        "the member has been permanently removed from the cluster; data-dir used by this member must be removed"
     )]
-    SeveralMembers {
-        /// Their ids.
-        others: String,
+    Removed,
+    /// What a leader sent makes no store.
+    #[error("the snapshot in {} cannot be taken: {reason}", path.display())]
+    Received {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
+    /// A member without data finds no cluster to begin with; in etcd's words.
+    #[error("{0}")]
+    Bootstrap(String),
     /// A committed entry could not be applied in replay.
     #[error("{0}")]
     Replay(String),

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use etched_transport::Idle;
 use http::header::CONTENT_TYPE;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
@@ -92,8 +93,7 @@ pub(crate) enum Stream {
 ///
 /// # Errors
 /// [`StartError::Io`] names the address; [`StartError::Tls`], [`StartError::NoCertificate`].
-pub(crate) fn bind_all(config: &Config) -> Result<Vec<Bound>, StartError> {
-    let sides = Sides::new(config)?;
+pub(crate) fn bind_all(config: &Config, sides: &Sides) -> Result<Vec<Bound>, StartError> {
     let client = if config.client_http.is_empty() { Service::Everything } else { Service::Grpc };
     let groups: [(&[Listen], Service); 4] = [
         (&config.client, client),
@@ -239,6 +239,14 @@ struct Connection {
     secure: bool,
     /// Of the certificate, where clients have to show one: the name of a user.
     common_name: Option<String>,
+    remote: Option<SocketAddr>,
+}
+
+impl Connection {
+    /// Whether it is another member's.
+    fn is_peers(&self) -> bool {
+        self.service == Service::Http(Surface::Peer)
+    }
 }
 
 /// Goes through the handshake where there is one.
@@ -258,6 +266,7 @@ where
         stopping,
         secure,
         common_name,
+        remote,
     };
     let Some(secured) = &endpoint.secured else {
         return converse(shared, connection(false, None), stream, stop).await;
@@ -297,7 +306,24 @@ enum Entered<S> {
     Refused,
 }
 
+/// A member that takes nothing any more is given up.
 async fn converse<S>(
+    shared: Arc<Shared>,
+    connection: Connection,
+    stream: S,
+    stop: watch::Receiver<bool>,
+) -> Result<(), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    if connection.is_peers() {
+        let stream = Idle::for_writes(stream, shared.config.raft_write_timeout);
+        return Box::pin(talk(shared, connection, stream, stop)).await;
+    }
+    talk(shared, connection, stream, stop).await
+}
+
+async fn talk<S>(
     shared: Arc<Shared>,
     connection: Connection,
     stream: S,
@@ -374,7 +400,8 @@ fn answer(
             Some(name) if !name.is_empty() => Over::TlsByName,
             _ => Over::Tls,
         };
-        Box::pin(crate::http::serve(shared, stopping, surface, over, request))
+        let remote = connection.remote;
+        Box::pin(crate::http::serve(shared, stopping, surface, over, remote, request))
     };
     async { Ok(answering.await) }
 }

@@ -17,9 +17,6 @@ use etched_consensus::{ConfChange, ConfChangeKind, Entry, EntryKind};
 
 use crate::cluster::{Cluster, Member};
 
-/// Learners that there may be at one time: etcd's default for `--max-learners`, the only one that is taken here.
-const LEARNERS_MAX: usize = 1;
-
 /// What a change that counts does to the members.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Change {
@@ -80,7 +77,7 @@ struct Context {
     is_promote: bool,
 }
 
-/// What `change` does to `members`, when `removed` have left.
+/// What `change` does to `members`, when `removed` have left and there may be `learners_max` learners.
 ///
 /// # Errors
 /// [`Invalid`].
@@ -88,6 +85,7 @@ pub(crate) fn validate(
     change: &ConfChange,
     members: &BTreeMap<u64, Member>,
     removed: &BTreeSet<u64>,
+    learners_max: usize,
 ) -> Result<Change, Invalid> {
     let id = change.node_id;
     if removed.contains(&id) {
@@ -112,7 +110,7 @@ pub(crate) fn validate(
             // A voter whose JSON says learner is not counted, whatever it means.
             let learns = change.kind == ConfChangeKind::AddLearnerNode && member.is_learner;
             let learners = members.values().filter(|member| member.is_learner).count();
-            if learns && learners >= LEARNERS_MAX {
+            if learns && learners >= learners_max {
                 return Err(Refusal::TooManyLearners.into());
             }
             same_id(id, &member).map(|()| Change::Add(member))
@@ -173,9 +171,10 @@ pub(crate) fn bad(entry: &Entry, reason: String) -> etched_consensus::Error {
 pub(crate) fn follow<'e>(
     cluster: &mut Cluster,
     entries: impl IntoIterator<Item = &'e Entry>,
+    learners_max: usize,
 ) -> Result<(), etched_consensus::Error> {
     for entry in entries.into_iter().filter(|entry| entry.kind != EntryKind::Normal) {
-        match cluster.validate(&decode(entry)?) {
+        match cluster.validate(&decode(entry)?, learners_max) {
             Ok(change) => drop(cluster.change_members(change)),
             Err(Invalid::Refused(_)) => {}
             Err(Invalid::Malformed(reason)) => return Err(bad(entry, reason)),
@@ -246,7 +245,7 @@ mod tests {
             (UpdateNode, 2, r#"{"id":9,"peerURLs":["http://1"]}"#, PeerUrlExists),
         ];
         for (kind, id, context, refusal) in refused {
-            let found = cluster().validate(&change(kind, id, context));
+            let found = cluster().validate(&change(kind, id, context), 1);
             assert_eq!(found, Err(Invalid::Refused(refusal)), "{kind:?} {id} {context}");
         }
         let four = |is_learner| Member {
@@ -267,7 +266,7 @@ mod tests {
             (UpdateNode, 2, r#"{"id":2,"peerURLs":null}"#, Change::PeerUrls(2, vec![])),
         ];
         for (kind, id, context, expected) in done {
-            let found = cluster().validate(&change(kind, id, context));
+            let found = cluster().validate(&change(kind, id, context), 1);
             assert_eq!(found, Ok(expected), "{kind:?} {id} {context}");
         }
     }
@@ -283,7 +282,7 @@ mod tests {
             (UpdateNode, 1, ""),
             (UpdateNode, 1, r#"{"id":2,"peerURLs":["http://9"]}"#),
         ] {
-            let found = cluster().validate(&change(kind, id, context));
+            let found = cluster().validate(&change(kind, id, context), 1);
             assert!(matches!(found, Err(Invalid::Malformed(_))), "{kind:?} {context}: {found:?}");
         }
     }
@@ -293,7 +292,7 @@ mod tests {
         let mut cluster = cluster();
         cluster.members.remove(&2);
         let learner = change(AddLearnerNode, 4, r#"{"id":4,"peerURLs":null,"isLearner":true}"#);
-        assert!(matches!(cluster.validate(&learner), Ok(Change::Add(_))));
+        assert!(matches!(cluster.validate(&learner, 1), Ok(Change::Add(_))));
     }
 
     #[test]
@@ -313,15 +312,15 @@ mod tests {
             entry(12, change(AddNode, 1, r#"{"id":1,"peerURLs":["http://1"]}"#)),
         ];
         let mut behind = cluster();
-        follow(&mut behind, &entries).expect("changes that read");
+        follow(&mut behind, &entries, 1).expect("changes that read");
         let urls: Vec<_> = behind.members.values().map(|member| &member.peer_urls[0]).collect();
         assert_eq!(urls, ["http://5"]);
         assert_eq!(behind.removed, BTreeSet::from([1, 3]));
         entries.push(entry(13, change(AddNode, 4, "")));
-        let error = follow(&mut behind, &entries[6..]).expect_err("no member");
+        let error = follow(&mut behind, &entries[6..], 1).expect_err("no member");
         assert!(error.to_string().contains("entry 13"), "{error}");
         entries[6].kind = EntryKind::ConfChangeV2;
-        let error = follow(&mut behind, &entries[6..]).expect_err("several at once");
+        let error = follow(&mut behind, &entries[6..], 1).expect_err("several at once");
         assert!(error.to_string().contains("entry 13"), "{error}");
     }
 }

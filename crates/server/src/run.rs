@@ -20,13 +20,19 @@ use tokio::task::LocalSet;
 use crate::StartError;
 use crate::at_start;
 use crate::auth::Tokens;
+use crate::beginning::Beginning;
 use crate::boot::{self, Booted, Paths};
 use crate::compactor;
 use crate::config::Config;
 use crate::corruption;
+use crate::http::Surface;
+use crate::joining;
 use crate::lane;
 use crate::listen::{self, Bound, Connections, Endpoint, Service, Socket, Stream};
 use crate::notify;
+use crate::publish;
+use crate::received;
+use crate::secure::Sides;
 use crate::shared::{Event, Shared};
 use crate::takeover::{self, Held};
 use crate::versions;
@@ -35,6 +41,10 @@ use crate::versions;
 const READ_THREADS: usize = 4;
 /// Room for transactions nested as deep as they are decoded; only what is used takes memory.
 const STACK_BYTES: usize = 8 << 20;
+/// Why a member ends that was removed; etcd's words.
+const REMOVED: &str = "the member has been permanently removed from the cluster";
+/// How long a member that was removed still serves; etcd's.
+const REMOVED_DELAY: Duration = Duration::from_secs(1);
 /// How long a network thread waits for its connections at the end.
 const CONNECTIONS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -44,6 +54,9 @@ pub struct Handle {
     stop: watch::Sender<bool>,
     failed: watch::Receiver<Option<String>>,
     network: Vec<JoinHandle<()>>,
+    peers: JoinHandle<()>,
+    /// Ends `peers`, which the others need to the last.
+    stop_peers: watch::Sender<bool>,
     catch_up: JoinHandle<()>,
     flusher: JoinHandle<()>,
     engine: JoinHandle<()>,
@@ -71,20 +84,21 @@ pub fn run(config: Config) -> Result<(), String> {
         let _inside = runtime.enter();
         Signals::new().map_err(|error| format!("cannot listen for signals: {error}"))?
     };
-    let handle = start(config).map_err(|error| error.to_string())?;
-    notify::ready();
-    let mut failed = handle.failed.clone();
-    let end = runtime.block_on(async {
-        tokio::select! {
-            signal = signals.next() => Ok(signal),
-            failure = failed.wait_for(Option::is_some) => Err(match failure {
-                Ok(failure) => failure.clone().unwrap_or_default(),
-                Err(_) => "the server's threads ended".to_owned(),
-            }),
+    let mut signals = signals;
+    let mut handle = start(config.clone()).map_err(|error| error.to_string())?;
+    let end = loop {
+        match runtime.block_on(end_of(&handle, &mut signals)) {
+            End::Anew => {
+                tracing::info!("a leader sent a snapshot; starting anew on it");
+                handle.stop();
+                handle = start(config.clone()).map_err(|error| error.to_string())?;
+            }
+            end => break end,
         }
-    });
+    };
     match end {
-        Ok(signal) => {
+        End::Anew => Ok(()),
+        End::Signal(signal) => {
             tracing::info!(signal = signal_name(signal), "received signal; shutting down");
             handle.stop();
             tracing::info!("closed etcd server");
@@ -94,7 +108,51 @@ pub fn run(config: Config) -> Result<(), String> {
             }
             Ok(())
         }
-        Err(failure) => Err(failure),
+        End::Removed => {
+            tracing::warn!(error = REMOVED, "server error");
+            tracing::warn!("data-dir used by this member must be removed");
+            handle.stop();
+            Ok(())
+        }
+        End::Failure(failure) => Err(failure),
+    }
+}
+
+/// What a server ends by.
+enum End {
+    Signal(i32),
+    /// The cluster goes on without this member.
+    Removed,
+    /// A snapshot is there that the store is to be made of.
+    Anew,
+    Failure(String),
+}
+
+/// Waits for the end, and tells whoever started the server when it serves.
+async fn end_of(handle: &Handle, signals: &mut Signals) -> End {
+    let shared = &handle.shared;
+    let (mut failed, mut published) = (handle.failed.clone(), shared.published.subscribe());
+    let (mut removed, mut anew) = (shared.removed.subscribe(), shared.anew.subscribe());
+    let mut signal = std::pin::pin!(signals.next());
+    let mut is_ready = false;
+    loop {
+        tokio::select! {
+            signal = &mut signal => return End::Signal(signal),
+            failure = failed.wait_for(Option::is_some) => return End::Failure(match failure {
+                Ok(failure) => failure.clone().unwrap_or_default(),
+                Err(_) => "the server's threads ended".to_owned(),
+            }),
+            _ = removed.wait_for(|removed| *removed) => {
+                // Whoever asked for it should still hear that it is done.
+                tokio::time::sleep(REMOVED_DELAY).await;
+                return if is_ready { End::Removed } else { End::Failure(REMOVED.to_owned()) };
+            }
+            _ = anew.wait_for(|anew| *anew) => return End::Anew,
+            _ = published.wait_for(|published| *published), if !is_ready => {
+                is_ready = true;
+                notify::ready();
+            }
+        }
     }
 }
 
@@ -126,7 +184,7 @@ impl Signals {
         })
     }
 
-    async fn next(mut self) -> i32 {
+    async fn next(&mut self) -> i32 {
         tokio::select! {
             _ = self.terminate.recv() => signal_hook::consts::SIGTERM,
             _ = self.interrupt.recv() => signal_hook::consts::SIGINT,
@@ -138,7 +196,7 @@ fn signal_name(signal: i32) -> &'static str {
     if signal == signal_hook::consts::SIGTERM { "terminated" } else { "interrupt" }
 }
 
-/// Starts a member; returns when it serves.
+/// Starts a member; returns when it serves or, if it has to find its cluster first, when it looks for it.
 ///
 /// # Errors
 /// [`StartError`]: one line that says what stands in the way.
@@ -150,9 +208,11 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     at_start::warn_of_limits(&config);
     at_start::lock_memory(&config)?;
     let first = runtime().map_err(io("start a runtime"))?;
+    let sides = Sides::new(&config)?;
+    let dial = sides.dialing(&config)?;
     let bound = {
         let _inside = first.enter();
-        listen::bind_all(&config)?
+        listen::bind_all(&config, &sides)?
     };
     let threads = network_threads(&config);
     let tokens = Tokens::new(&config.auth)?;
@@ -161,7 +221,12 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     at_start::defragment(&config, &storage.0)?;
     // As in etcd, a member that begins has nothing to be checked.
     let initialized = etched_wal::exists(&disk, &Paths::of(&config).wal)?;
-    let mut booted = boot::boot(config, disk, storage, tokens, threads)?;
+    let begins = match initialized {
+        true => Beginning::again(&config),
+        false => Some(first.block_on(joining::begin(&config, &dial))?),
+    };
+    // One lane more than network threads: members are served on a thread of their own.
+    let mut booted = boot::boot(config, begins.as_ref(), dial, disk, storage, tokens, threads + 1)?;
     // The log is locked now.
     drop(etcds);
     let (failed_sender, failed) = watch::channel(None);
@@ -169,17 +234,34 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     if initialized {
         corruption::initial_check(&shared)?;
     }
+    let peers = runtime().map_err(io("start a runtime"))?;
+    let remotes = begins.map(|begins| begins.remotes).unwrap_or_default();
+    crate::peers::connect(&shared, &remotes, peers.handle().clone())?;
     let flusher = spawn_flusher(&mut booted, &failed_sender);
     booted.engine.start()?;
     let Booted { engine, catch_up, .. } = booted;
     let catch_up = spawn_catch_up(catch_up, Arc::clone(&shared), failed_sender.clone());
     let engine = spawn_engine(engine, failed_sender);
     let (stop, stopped) = watch::channel(false);
+    let (stop_peers, peers_stopped) = watch::channel(false);
     let addresses = bound.iter().map(address).collect();
-    announce(&shared, &bound);
+    let is_peers = |bound: &Bound| bound.endpoint.service == Service::Http(Surface::Peer);
+    let (for_peers, bound) = bound.into_iter().partition(is_peers);
+    let peers = spawn_peers(&shared, peers, for_peers, threads, peers_stopped);
     let network = spawn_network(&shared, first, bound, threads, &stopped)
         .map_err(io("start the network threads"))?;
-    Ok(Handle { shared, stop, failed, network, catch_up, flusher, engine, addresses })
+    Ok(Handle {
+        shared,
+        stop,
+        failed,
+        network,
+        peers,
+        stop_peers,
+        catch_up,
+        flusher,
+        engine,
+        addresses,
+    })
 }
 
 impl Handle {
@@ -188,8 +270,17 @@ impl Handle {
         &self.addresses
     }
 
-    /// Ends the member: open streams are told, requests drain, everything is on disk in the end.
+    /// Waits until clients are served.
+    pub async fn ready(&self) {
+        let mut published = self.shared.published.subscribe();
+        // An error says that the server is gone.
+        let _ = published.wait_for(|published| *published).await;
+    }
+
+    /// Ends the member: another one leads in its place, open streams are told, requests drain, everything is on disk in
+    /// the end.
     pub fn stop(self) {
+        self.hand_over();
         let _ = self.stop.send(true);
         self.shared.hub.close();
         for thread in self.network {
@@ -201,7 +292,30 @@ impl Handle {
         join(self.flusher);
         self.shared.inbox.push(Event::Stop);
         join(self.engine);
+        if let Some(transport) = self.shared.transport.get() {
+            transport.stop();
+        }
         self.shared.threads.join();
+        let _ = self.stop_peers.send(true);
+        join(self.peers);
+    }
+
+    /// Lets another member lead, if this one does and there is one that could.
+    fn hand_over(&self) {
+        let shared = &self.shared;
+        if !shared.is_leader() || *shared.removed.borrow() || *shared.anew.borrow() {
+            return;
+        }
+        let Some(to) = crate::peers::longest_connected(shared) else { return };
+        let deadline = Instant::now() + shared.config.request_timeout();
+        shared.inbox.push(Event::Transfer(to));
+        while shared.leader() != to {
+            if Instant::now() >= deadline {
+                tracing::warn!("leadership transfer failed");
+                return;
+            }
+            std::thread::sleep(shared.config.heartbeat_interval / 10);
+        }
     }
 }
 
@@ -255,7 +369,12 @@ pub(crate) fn open_storage<D: Disk>(
             !marks.is_empty() && marks.iter().all(|mark| mark.index == 0)
         });
     let options = etched_storage::Options { cache_bytes, create };
-    Ok((wait_for_storage(&paths, &options, open)?, etcds))
+    let mut opened = wait_for_storage(&paths, &options, open)?;
+    if received::install(disk, &paths, cache_bytes, opened.1.applied, open)? {
+        drop(opened);
+        opened = wait_for_storage(&paths, &options, open)?;
+    }
+    Ok((opened, etcds))
 }
 
 /// Another server may have the store: that is said at once, and then waited for, as etcd does.
@@ -347,7 +466,7 @@ fn announce(shared: &Shared, bound: &[Bound]) {
         let traffic = match bound.endpoint.service {
             Service::Everything => "grpc+http",
             Service::Grpc => "grpc",
-            Service::Http(crate::http::Surface::Client) => "http",
+            Service::Http(Surface::Client) => "http",
             Service::Http(_) => continue,
         };
         let address = address(bound);
@@ -362,6 +481,28 @@ fn announce(shared: &Shared, bound: &[Bound]) {
             tracing::info!(traffic, address, "serving client traffic securely");
         }
     }
+}
+
+/// The thread that serves other members, and on which all that goes to them does.
+fn spawn_peers(
+    shared: &Arc<Shared>,
+    runtime: Runtime,
+    bound: Vec<Bound>,
+    number: usize,
+    stopped: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    let shared = Arc::clone(shared);
+    spawn("peers", move || {
+        let local = LocalSet::new();
+        lane::set_up(&local, &shared, number);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        spawn_accept(&local, bound, &[sender], &stopped);
+        if !*shared.published.borrow() {
+            local.spawn_local(publish::run(Arc::clone(&shared), stopped.clone()));
+        }
+        local.block_on(&runtime, serve_connections(shared, receiver, stopped));
+        runtime.shutdown_timeout(CONNECTIONS_TIMEOUT);
+    })
 }
 
 /// One thread accepts (and serves); connections go round over all of them.
@@ -387,13 +528,17 @@ fn spawn_network(
             let local = LocalSet::new();
             lane::set_up(&local, &shared, number);
             if let Some((bound, senders)) = accepting {
-                spawn_accept(&local, bound, &senders, &stopped);
+                let (published, stopped_too) = (Arc::clone(&shared), stopped.clone());
+                local.spawn_local(async move {
+                    accept_published(&published, bound, &senders, stopped_too).await;
+                });
                 local.spawn_local(compactor::run(Arc::clone(&shared), stopped.clone()));
                 local.spawn_local(corruption::watch_store(Arc::clone(&shared), stopped.clone()));
                 local.spawn_local(corruption::watch_compactions(
                     Arc::clone(&shared),
                     stopped.clone(),
                 ));
+                local.spawn_local(crate::api::watch_leader(Arc::clone(&shared), stopped.clone()));
                 local.spawn_local(versions::watch_version(Arc::clone(&shared), stopped.clone()));
                 local.spawn_local(versions::watch_downgrade(Arc::clone(&shared), stopped.clone()));
             }
@@ -405,6 +550,24 @@ fn spawn_network(
 }
 
 type Handed = (Arc<Endpoint>, Stream);
+
+/// Lets clients in when the cluster knows this member.
+async fn accept_published(
+    shared: &Shared,
+    bound: Vec<Bound>,
+    senders: &[mpsc::UnboundedSender<Handed>],
+    mut stopped: watch::Receiver<bool>,
+) {
+    let mut published = shared.published.subscribe();
+    tokio::select! {
+        _ = published.wait_for(|published| *published) => {}
+        _ = stopped.wait_for(|stop| *stop) => return,
+    }
+    announce(shared, &bound);
+    let local = LocalSet::new();
+    spawn_accept(&local, bound, senders, &stopped);
+    local.await;
+}
 
 fn spawn_accept(
     local: &LocalSet,

@@ -16,6 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use etched_tls::Identity;
+use etched_transport::Dialer;
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -25,6 +26,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use crate::StartError;
+use crate::ask::Dial;
 use crate::config::{Config, Listen, Tls};
 use crate::http::Surface;
 use crate::listen::Service;
@@ -59,6 +61,8 @@ struct Side {
     lookups: Lookups,
     /// How the log calls it.
     endpoint: &'static str,
+    /// Its certificate was made here.
+    is_generated: bool,
 }
 
 /// Both sides, as far as they have certificates.
@@ -93,6 +97,20 @@ impl Sides {
         Ok(Self { client, peer })
     }
 
+    /// How other members are dialed.
+    ///
+    /// # Errors
+    /// [`StartError::Tls`].
+    pub(crate) fn dialing(&self, config: &Config) -> Result<Dial, StartError> {
+        let client = match &self.peer {
+            Some(side) => etched_tls::Client::new(side.tls.info(), side.is_generated),
+            None => etched_tls::Client::new(&config.peer_tls.info, false),
+        }?;
+        let tls = move || client.config().map_err(io::Error::other);
+        let timeout = config.election_timeout + Duration::from_secs(1);
+        Ok(Dial(Dialer { timeout, tls: Some(Arc::new(tls)) }))
+    }
+
     /// What the addresses of a service use; None without a certificate.
     pub(crate) fn secured(&self, service: Service) -> Option<Secured> {
         let (side, compare_names) = match service {
@@ -115,12 +133,13 @@ fn side(
     hosts: Vec<String>,
 ) -> Result<Option<Arc<Side>>, StartError> {
     etched_tls::check_cipher_suites(&tls.info.cipher_suites)?;
-    let mut info = tls.info.clone();
+    let (mut info, mut is_generated) = (tls.info.clone(), false);
     if let Some(years) = tls.auto_years {
         if info.is_empty() {
             // As in etcd what else was said of certificates is forgotten then.
             let given =
                 std::mem::replace(&mut info, etched_tls::self_signed(folder, &hosts, years)?);
+            is_generated = true;
             info.cipher_suites = given.cipher_suites;
             (info.min_version, info.max_version) = (given.min_version, given.max_version);
         } else {
@@ -142,6 +161,7 @@ fn side(
         turns: Semaphore::new(HANDSHAKES_MAX),
         lookups: Lookups::default(),
         endpoint,
+        is_generated,
     })))
 }
 

@@ -8,35 +8,41 @@
 //! Only apply changes what is replicated; everything here is either immutable, an atomic that mirrors the
 //! raft thread's state, or a lock held for one look-up.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use etched_consensus::ConfChange;
 use etched_lease::Lessor;
 use etched_mvcc::{Reader, watch};
 use etched_proto::etcdserverpb::alarm_request::AlarmAction;
 use etched_proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmType, CompactionRequest, ResponseHeader,
 };
+use etched_proto::raftpb::Message;
 use etched_proto::raw::{DeleteRangeReply, PutReply, TxnReply};
-use etched_storage::Storage;
+use etched_storage::{Storage, View};
+use etched_transport::Transport;
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tonic::{Code, Status};
 
 use crate::api::{LargeAnswers, Places};
+use crate::ask::Dial;
 use crate::auth::{Asking, Auth, AuthAnswer, Who};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Member};
 use crate::config::Config;
 use crate::deadline::{Elapsed, within};
+use crate::engine::ReadWaiter;
 use crate::error::Error;
 use crate::flush::FlushQueue;
 use crate::id::IdGenerator;
 use crate::inbox::Inbox;
 use crate::lane::{self, Lane};
 use crate::metrics::{Metrics, StateValues, Timed, Totals};
+use crate::peers::Incoming;
 use crate::request::{self, Field};
 use crate::wakes::WakeLanes;
 
@@ -52,6 +58,8 @@ pub(crate) enum Answer {
     },
     Alarms(Vec<AlarmMember>),
     Auth(Box<AuthAnswer>),
+    /// The members after a change of them.
+    Members(Vec<Member>),
     /// Done, and there is no more to say.
     Done,
 }
@@ -75,6 +83,22 @@ pub(crate) struct Waiter {
 pub(crate) enum Event {
     /// An entry to replicate; `id` stands in its header.
     Propose { id: u64, data: Bytes, waiter: Option<Waiter> },
+    /// A change of the members to replicate; `id` stands in it.
+    Reconfigure { change: ConfChange, waiter: Waiter },
+    /// A linearizable read asks whether it may go on.
+    Read(ReadWaiter),
+    /// From another member.
+    Message(Box<Message>),
+    /// A message to that member was lost.
+    Unreachable(u64),
+    /// A snapshot was taken by that member, or was not.
+    SnapshotSent(u64, bool),
+    /// A view for a snapshot for that member is there, or cannot be had.
+    SnapshotReady(u64, Option<Arc<View>>),
+    /// Let that member lead.
+    Transfer(u64),
+    /// Tell how much of the log each member has, if this one leads.
+    Matched(oneshot::Sender<Option<Vec<(u64, u64)>>>),
     /// Records up to this revision are visible in the store's file.
     Flushed(etched_mvcc::Revision),
     /// Put a commit index at or above the applied one on disk, then say so.
@@ -96,10 +120,16 @@ pub(crate) enum Event {
 pub(crate) struct Progress {
     pub(crate) term: AtomicU64,
     pub(crate) leader: AtomicU64,
+    /// When the last leader was lost, in nanoseconds since the start.
+    pub(crate) leaderless_since: AtomicU64,
+    /// When the leader was elected, in nanoseconds since the start.
+    pub(crate) led_since: AtomicU64,
     pub(crate) commit: AtomicU64,
     pub(crate) applied: AtomicU64,
     pub(crate) pending: AtomicU64,
     pub(crate) wal_bytes: AtomicU64,
+    /// This member has no vote.
+    pub(crate) is_learner: AtomicBool,
     /// See [`etched_consensus::Node::sole_leader`].
     pub(crate) sole_leader: AtomicBool,
     /// The disk has no room for the next file of the log.
@@ -138,6 +168,22 @@ pub(crate) struct Shared {
     pub(crate) ids: IdGenerator,
     /// Those that come and go.
     pub(crate) threads: crate::background::Threads,
+    /// How other members are asked what raft does not tell.
+    pub(crate) dial: Dial,
+    /// The way to the other members; none in a test of one member alone.
+    pub(crate) transport: OnceLock<Transport>,
+    /// What of other members' messages waits for the raft thread.
+    pub(crate) incoming: Incoming,
+    /// Whether the cluster knows this member's name and URLs: clients are served from then on.
+    pub(crate) published: tokio::sync::watch::Sender<bool>,
+    /// Whether nobody has led for several elections.
+    pub(crate) leaderless: tokio::sync::watch::Sender<bool>,
+    /// Whether a snapshot is there that the store is to be made of: the member has to start anew.
+    pub(crate) anew: tokio::sync::watch::Sender<bool>,
+    /// Whether this member was removed from its cluster, for good.
+    pub(crate) removed: tokio::sync::watch::Sender<bool>,
+    /// Woken when this member begins to lead: the first entry of its term is applied.
+    pub(crate) leads: Notify,
     /// Woken after each batch that revoked a lease.
     pub(crate) revoked: Notify,
     pub(crate) started: Instant,
@@ -159,7 +205,7 @@ impl Shared {
     }
 
     pub(crate) fn is_learner(&self) -> bool {
-        self.cluster.read().members.get(&self.member_id).is_some_and(|own| own.is_learner)
+        self.progress.is_learner.load(Ordering::Relaxed)
     }
 
     /// The header of an answer at `revision`.
@@ -180,16 +226,19 @@ impl Shared {
     /// Waits until a read of the local store is linearizable.
     ///
     /// A sole voter that leads needs no round: whatever was acknowledged is applied here
-    /// (`docs/decisions/0002-reads-of-a-sole-voter.md`).
+    /// (`docs/decisions/0002-reads-of-a-sole-voter.md`). With others, the reads of a turn of this thread share one.
     ///
     /// # Errors
-    /// [`Error::NoLeader`] while this member does not lead alone.
+    /// [`Error::LeaderChanged`], [`Error::Timeout`]; also while nobody leads.
     pub(crate) async fn read_index(&self) -> Result<(), Error> {
         if self.progress.sole_leader.load(Ordering::Acquire) {
             return Ok(());
         }
-        self.metrics.read_indexes_failed.inc();
-        Err(Error::NoLeader)
+        let answer = Box::pin(lane::read_index(self.config.request_timeout())).await;
+        if answer.is_err() {
+            self.metrics.read_indexes_failed.inc();
+        }
+        answer
     }
 
     /// Replicates what `who` asks for and waits for its outcome; `body` is the request as the client encoded it.
@@ -219,16 +268,77 @@ impl Shared {
         let timeout = self.config.request_timeout();
         let deadline =
             (!waits_for_removal(field, body)).then(|| tokio::time::Instant::now() + timeout);
-        let outcome = match within(deadline, receiver).await {
-            Ok(outcome) => outcome.map_err(|_| Error::Stopped),
-            Err(Elapsed) => {
-                self.metrics.proposals_failed.inc();
-                Err(Error::Timeout)
-            }
-        };
+        let outcome = self.ended(within(deadline, receiver).await, started);
         let success = outcome.as_ref().is_ok_and(|outcome| outcome.result.is_ok());
         self.metrics.requested(Timed::Proposal(field), success, started.elapsed());
         outcome
+    }
+
+    /// What waiting for the end of a proposal gave that began then.
+    ///
+    /// # Errors
+    /// Those of [`Self::late`], [`Error::Stopped`].
+    pub(crate) fn ended(
+        &self,
+        waited: Result<Result<Outcome, oneshot::error::RecvError>, Elapsed>,
+        started: Instant,
+    ) -> Result<Outcome, Error> {
+        match waited {
+            Ok(outcome) => outcome.map_err(|_| Error::Stopped),
+            Err(Elapsed) => {
+                self.metrics.proposals_failed.inc();
+                Err(self.late(started))
+            }
+        }
+    }
+
+    /// Why a proposal that began then has no outcome, as far as one can tell.
+    fn late(&self, started: Instant) -> Error {
+        let led_since = Duration::from_nanos(self.progress.led_since.load(Ordering::Acquire));
+        let elected = self.started + led_since;
+        let lost = elected.checked_sub(2 * self.config.election_timeout);
+        if lost.is_none_or(|lost| started > lost) && started < elected {
+            return Error::TimeoutLeaderFail;
+        }
+        let leader = self.leader();
+        if leader == 0 && started > elected && !self.had_leader_since(started) {
+            return Error::DeadlineExceeded;
+        }
+        let connected =
+            |id| id == self.member_id || self.active_since(id).is_some_and(|at| at < started);
+        let cluster = self.cluster.read();
+        let is_connected = if leader == 0 || leader == self.member_id {
+            let voters = cluster.members.values().filter(|member| !member.is_learner);
+            let voters: Vec<u64> = voters.map(|member| member.id).collect();
+            let count = voters.iter().filter(|id| connected(**id)).count();
+            count > voters.len() / 2
+        } else {
+            connected(leader)
+        };
+        if is_connected { Error::Timeout } else { Error::TimeoutConnectionLost }
+    }
+
+    /// Whether somebody led at some time since then.
+    fn had_leader_since(&self, moment: Instant) -> bool {
+        let lost = Duration::from_nanos(self.progress.leaderless_since.load(Ordering::Acquire));
+        self.started + lost > moment
+    }
+
+    /// Follows a change of the members.
+    pub(crate) fn note_members(&self) {
+        let cluster = self.cluster.read();
+        let learns = cluster.members.get(&self.member_id).is_some_and(|own| own.is_learner);
+        self.progress.is_learner.store(learns, Ordering::Relaxed);
+    }
+
+    /// Since when another member is connected without a break.
+    pub(crate) fn active_since(&self, id: u64) -> Option<Instant> {
+        Some(self.transport.get()?.active_since(id)?.into_std())
+    }
+
+    /// This member is none any more: it stops.
+    pub(crate) fn leave(&self) {
+        self.removed.send_replace(true);
     }
 
     /// An entry with its caller.

@@ -53,6 +53,22 @@ pub(crate) fn write(
     Ok(layout.size())
 }
 
+/// Gives the database at the index of `view`, part by part and without a hash, to what `begin` makes of its size.
+///
+/// # Errors
+/// As [`write`].
+pub(crate) fn database<F: FnMut(Vec<u8>) -> io::Result<()>>(
+    view: &View,
+    begin: impl FnOnce(u64) -> F,
+) -> Result<(), Error> {
+    let (layout, _) = filled(view, Builder::measure())?;
+    let mut send = begin(layout.size());
+    let mut part = |part: Part| send(part.bytes);
+    let parts = Parts { remaining: layout.size(), bytes: Vec::new(), send: &mut part };
+    let (_, mut parts) = filled(view, Builder::write(layout, parts)?)?;
+    Ok(parts.hand_over().map_err(etched_bolt::Error::Io)?)
+}
+
 fn filled<W: io::Write>(view: &View, builder: Builder<W>) -> Result<(Layout, W), Error> {
     let mut filling = Filling(builder);
     buckets::give(view, &mut filling)?;

@@ -11,6 +11,7 @@
 //! version of the stored data follows the cluster's. What is decided here changes nothing but by entries of the log.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,9 @@ use tokio::sync::watch;
 
 use crate::StartError;
 use crate::auth::{Asking, Nobody};
+use crate::cluster::Member;
 use crate::error::Error;
+use crate::joining::versions_of;
 use crate::request::Field;
 use crate::shared::Shared;
 
@@ -29,6 +32,9 @@ const VERSION_INTERVAL: Duration = Duration::from_secs(4);
 
 /// This server's own version, without its patch.
 pub(crate) const OWN: Version = Version { major: 3, minor: 7, patch: 0 };
+
+/// The lowest version of a cluster: what it has while its members do not say theirs.
+const MIN_CLUSTER: Version = Version { major: 3, minor: 0, patch: 0 };
 
 /// A version in three numbers. What may stand behind them (`-rc.0`, `+build`) is looked at and left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,9 +96,14 @@ enum Decision {
     Impossible,
 }
 
-/// The version for a cluster of version `cluster` whose oldest member has `oldest`, on its way to `target`.
-fn decide(cluster: Option<Version>, oldest: Version, target: Option<Version>) -> Decision {
-    let oldest = oldest.without_patch();
+/// The version for a cluster of version `cluster` whose oldest member has `oldest`, on its way to `target`. None is a
+/// member that could not be asked.
+fn decide(cluster: Option<Version>, oldest: Option<Version>, target: Option<Version>) -> Decision {
+    let oldest = match oldest {
+        Some(oldest) => oldest.without_patch(),
+        None if cluster.is_none() => return Decision::Set(MIN_CLUSTER),
+        None => return Decision::Keep,
+    };
     match (cluster, target) {
         (None, _) => Decision::Set(oldest),
         (Some(cluster), Some(target)) if target == cluster => Decision::Keep,
@@ -105,6 +116,12 @@ fn decide(cluster: Option<Version>, oldest: Version, target: Option<Version>) ->
             if rises { Decision::Set(oldest) } else { Decision::Keep }
         }
     }
+}
+
+/// The versions of clusters that this server can join; while one goes down by one version, it is not for this one.
+pub(crate) fn joinable(downgrade: bool) -> RangeInclusive<Version> {
+    let above = Version { minor: OWN.minor + 1, ..OWN };
+    if downgrade { above..=above } else { MIN_CLUSTER..=OWN }
 }
 
 /// Whether this server can be part of a cluster of this version: one that is older would take entries for something
@@ -130,10 +147,10 @@ pub(crate) fn accept(text: &str) -> Result<Version, String> {
     Ok(version)
 }
 
-/// The version that a member which has just become leader sets at once.
+/// The version that a lone member which has just become leader sets at once.
 pub(crate) fn first(shared: &Shared) -> Option<ClusterVersionSetRequest> {
     let (cluster, target) = known(shared);
-    match decide(cluster, OWN, target) {
+    match decide(cluster, Some(OWN), target) {
         Decision::Set(version) => Some(ClusterVersionSetRequest { ver: version.to_string() }),
         Decision::Keep | Decision::Impossible => None,
     }
@@ -209,16 +226,46 @@ pub(crate) fn short_cluster_version(shared: &Shared) -> String {
 
 /// Keeps the cluster's version what it should be, until the server ends.
 pub(crate) async fn watch_version(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
-    while goes_on(VERSION_INTERVAL, &mut stop).await {
+    loop {
+        tokio::select! {
+            goes_on = goes_on(VERSION_INTERVAL, &mut stop) => if !goes_on { return },
+            // A new cluster has its version as soon as it has a leader.
+            () = shared.leads.notified() => {}
+        }
         if shared.is_leader() {
             update(&shared).await;
         }
     }
 }
 
+/// What the servers of all members have; None of one that cannot be asked.
+async fn of_members(shared: &Shared) -> Vec<(u64, Option<Version>)> {
+    let members: Vec<Member> = shared.cluster.read().members.values().cloned().collect();
+    let wait = shared.config.request_timeout();
+    let mut found = Vec::with_capacity(members.len());
+    for member in members {
+        let version = if member.id == shared.member_id {
+            Version::parse(crate::ETCD_VERSION)
+        } else {
+            let said = versions_of(&shared.dial, &member, wait).await;
+            said.and_then(|said| Version::parse(&said.server))
+        };
+        if version.is_none() {
+            let id = format!("{:x}", member.id);
+            tracing::warn!("remote-member-id" = id, "failed to get version");
+        }
+        found.push((member.id, version));
+    }
+    found
+}
+
 async fn update(shared: &Shared) {
+    let versions: Vec<Option<Version>> =
+        of_members(shared).await.into_iter().map(|(_, version)| version).collect();
+    let oldest = versions.into_iter().collect::<Option<Vec<_>>>();
+    let oldest = oldest.and_then(|versions| versions.into_iter().min());
     let (cluster, target) = known(shared);
-    let version = match decide(cluster, OWN, target) {
+    let version = match decide(cluster, oldest, target) {
         Decision::Keep => return,
         Decision::Set(version) => version,
         Decision::Impossible => {
@@ -255,13 +302,7 @@ pub(crate) async fn watch_downgrade(shared: Arc<Shared>, mut stop: watch::Receiv
     }
     while goes_on(interval, &mut stop).await {
         let Some(target) = known(&shared).1.filter(|_| shared.is_leader()) else { continue };
-        if target.without_patch() != OWN {
-            tracing::warn!(
-                "remote-member-id" = %format!("{:x}", shared.member_id),
-                "current-server-version" = %OWN,
-                "target-version" = %target,
-                "remotes server has mismatching etcd version"
-            );
+        if !all_have(&shared, target).await {
             continue;
         }
         tracing::info!("cluster-version" = %target, "the cluster has been downgraded");
@@ -269,6 +310,24 @@ pub(crate) async fn watch_downgrade(shared: Arc<Shared>, mut stop: watch::Receiv
             tracing::warn!(error = error.status().1, "failed to cancel downgrade");
         }
     }
+}
+
+/// Whether the servers of all members have the version that the cluster goes down to.
+async fn all_have(shared: &Shared, target: Version) -> bool {
+    let mut all = true;
+    for (id, version) in of_members(shared).await {
+        let Some(version) = version else { return false };
+        if version.without_patch() != target.without_patch() {
+            tracing::warn!(
+                "remote-member-id" = %format!("{id:x}"),
+                "current-server-version" = %version,
+                "target-version" = %target,
+                "remotes server has mismatching etcd version"
+            );
+            all = false;
+        }
+    }
+    all
 }
 
 /// Waits for the next moment to look; false when the server ends.
@@ -319,7 +378,7 @@ mod tests {
     #[test]
     fn a_cluster_takes_the_version_of_its_oldest_member_and_never_a_lower_one() {
         let decide = |cluster: Option<&str>, oldest: &str| {
-            decide(cluster.map(version), version(oldest), None)
+            decide(cluster.map(version), Some(version(oldest)), None)
         };
         assert_eq!(decide(None, "3.7.1"), Decision::Set(OWN));
         assert_eq!(decide(Some("3.0.0"), "3.7.1"), Decision::Set(OWN));
@@ -329,9 +388,17 @@ mod tests {
     }
 
     #[test]
+    fn while_a_member_cannot_be_asked_only_a_first_version_is_set() {
+        assert_eq!(decide(None, None, None), Decision::Set(MIN_CLUSTER));
+        assert_eq!(decide(Some(version("3.0.0")), None, None), Decision::Keep);
+        let target = Some(version("3.6.0"));
+        assert_eq!(decide(Some(version("3.7.0")), None, target), Decision::Keep);
+    }
+
+    #[test]
     fn a_downgrade_goes_down_one_version_from_the_members_and_the_clusters() {
         let decide = |cluster: &str, target: &str| {
-            decide(Some(version(cluster)), version("3.7.1"), Some(version(target)))
+            decide(Some(version(cluster)), Some(version("3.7.1")), Some(version(target)))
         };
         assert_eq!(decide("3.7.0", "3.6.0"), Decision::Set(version("3.6.0")));
         assert_eq!(decide("3.6.0", "3.6.0"), Decision::Keep);

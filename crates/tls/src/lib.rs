@@ -4,6 +4,7 @@
 //! TlsInfo (paths, rules) --> Server --config()--> rustls::ServerConfig, for each handshake
 //!                              ^ certificate, CA and CRL files, read again when they change
 //!                            verifier: chain (webpki), Go's extra rules, CRL by serial, allowed names
+//! TlsInfo --> Client --config()--> rustls::ClientConfig, for each connection to another member
 //! Identity of a client's certificate: common name for users, SAN for `check_remote`
 //! ```
 //!
@@ -13,6 +14,7 @@
 //!
 //! It knows no sockets, no HTTP and no gRPC: the server drives rustls with what it gets here.
 
+mod client;
 mod error;
 mod files;
 #[cfg(test)]
@@ -31,6 +33,7 @@ mod watched;
 #[cfg(test)]
 mod tests;
 
+pub use client::Client;
 pub use error::Error;
 pub use identity::Identity;
 pub use info::{TlsInfo, Version};

@@ -52,6 +52,16 @@ impl Roots {
         &self.subjects
     }
 
+    /// All of them.
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
+        self.roots.iter().map(|root| &root.der)
+    }
+
+    /// Whether this very certificate is one of them and valid at that time.
+    pub(crate) fn is_valid(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
+        self.valid(now).any(|root| root.der.as_ref() == certificate.as_ref())
+    }
+
     /// Whether this very certificate is trusted.
     pub(crate) fn contains(&self, certificate: &CertificateDer<'_>) -> bool {
         self.roots.iter().any(|root| root.der.as_ref() == certificate.as_ref())

@@ -39,7 +39,7 @@ impl std::fmt::Debug for Current {
 
 /// A chain with its key; the chain tells it from another.
 #[derive(Clone)]
-struct Pair(Arc<CertifiedKey>);
+pub(crate) struct Pair(pub(crate) Arc<CertifiedKey>);
 
 impl PartialEq for Pair {
     fn eq(&self, other: &Self) -> bool {
@@ -115,7 +115,7 @@ impl Server {
     }
 }
 
-fn load_pair(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<Pair, Error> {
+pub(crate) fn load_pair(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<Pair, Error> {
     files::pair(cert, key, provider).map(Pair)
 }
 

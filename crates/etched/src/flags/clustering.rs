@@ -22,7 +22,7 @@ pub(super) const CLUSTERING: &[Flag] = &[
     Flag::new(Group::Clustering, "discovery-srv-name", Kind::Text, "", "Suffix of the SRV service names.").yaml("discovery-srv-name").later("discovery"),
     Flag::new(Group::Clustering, "initial-cluster", Kind::Text, "default=http://localhost:2380", "The members of a new cluster: comma-separated name=peer-URL.").yaml("initial-cluster"),
     Flag::new(Group::Clustering, "initial-cluster-token", Kind::Text, "etcd-cluster", "Keeps clusters apart that were made from the same URLs.").yaml("initial-cluster-token"),
-    Flag::new(Group::Clustering, "strict-reconfig-check", Kind::Bool, "true", "Refuse membership changes that would lose quorum.").yaml("strict-reconfig-check").no_effect("there are no membership changes yet"),
+    Flag::new(Group::Clustering, "strict-reconfig-check", Kind::Bool, "true", "Refuse membership changes that would lose quorum.").yaml("strict-reconfig-check"),
     Flag::new(Group::Clustering, "pre-vote", Kind::Bool, "true", "Ask for votes only when an election can be won (raft's pre-vote).").yaml("pre-vote"),
     Flag::new(Group::Clustering, "auto-compaction-retention", Kind::Text, "0", "History to keep: hours or a duration (periodic), or a number of revisions (revision); 0 for all.").yaml("auto-compaction-retention"),
     Flag::new(Group::Clustering, "auto-compaction-mode", Kind::Text, "periodic", "How auto-compaction-retention is meant: periodic or revision.").yaml("auto-compaction-mode"),

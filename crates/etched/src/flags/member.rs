@@ -40,7 +40,7 @@ pub(super) const MEMBER: &[Flag] = &[
     Flag::new(Group::Member, "socket-reuse-port", Kind::Bool, "false", "Set SO_REUSEPORT on listeners.").yaml("socket-options.reuse-port"),
     Flag::new(Group::Member, "socket-reuse-address", Kind::Bool, "false", "Set SO_REUSEADDR on listeners.").yaml("socket-options.reuse-address"),
     Flag::new(Group::Member, "enable-grpc-gateway", Kind::Bool, "true", "Serve JSON under /v3/.").yaml("enable-grpc-gateway"),
-    Flag::new(Group::Member, "raft-read-timeout", Kind::Duration, "5s", "Read timeout of connections between members.").later("traffic between members"),
-    Flag::new(Group::Member, "raft-write-timeout", Kind::Duration, "5s", "Write timeout of connections between members.").later("traffic between members"),
+    Flag::new(Group::Member, "raft-read-timeout", Kind::Duration, "5s", "Read timeout of connections between members."),
+    Flag::new(Group::Member, "raft-write-timeout", Kind::Duration, "5s", "Write timeout of connections between members."),
     Flag::new(Group::Member, "feature-gates", Kind::Gates, "", "Comma-separated Gate=true or Gate=false. Gates:").yaml("feature-gates"),
 ];

@@ -187,8 +187,7 @@ pub(super) const FEATURES: &[Flag] = &[
     )
     .yaml("bootstrap-defrag-threshold-megabytes"),
     Flag::new(Group::Features, "max-learners", Kind::Signed, "1", "Most learners at one time.")
-        .yaml("max-learners")
-        .later("learners"),
+        .yaml("max-learners"),
     Flag::new(
         Group::Features,
         "snapshot-catchup-entries",
@@ -196,8 +195,7 @@ pub(super) const FEATURES: &[Flag] = &[
         "5000",
         "Log entries kept for slow followers behind a snapshot.",
     )
-    .yaml("snapshot-catchup-entries")
-    .later("followers"),
+    .yaml("snapshot-catchup-entries"),
 ];
 
 pub(super) const UNSAFE: &[Flag] = &[
@@ -208,8 +206,7 @@ pub(super) const UNSAFE: &[Flag] = &[
         "false",
         "Make a cluster of one member from existing data.",
     )
-    .yaml("force-new-cluster")
-    .later("recovery into a new cluster"),
+    .yaml("force-new-cluster"),
     Flag::new(
         Group::Unsafe,
         "unsafe-no-fsync",

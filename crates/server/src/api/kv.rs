@@ -36,6 +36,9 @@ pub(super) async fn range(
     request: pb::RangeRequest,
     who: impl Asking,
 ) -> Result<Framed, Status> {
+    if !request.serializable && shared.is_learner() {
+        return Err(Error::NotSupportedForLearner.into());
+    }
     check::range(&request).map_err(status)?;
     if !request.serializable {
         shared.read_index().await?;

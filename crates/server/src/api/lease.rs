@@ -14,6 +14,7 @@ use super::answers::{self, Answers};
 use super::{Call, decode_streamed, reply};
 use crate::auth::Who;
 use crate::error::Error;
+use crate::forward;
 use crate::grpc::{self, Body, Framed, Incoming, MessageReader, Method};
 use crate::quota;
 use crate::request::Field;
@@ -63,21 +64,36 @@ pub(super) async fn time_to_live(
         true => shared.require_of_store(&who, Asked::ReadLease(request.id))?,
         false => 0,
     };
-    shared.read_index().await?;
-    let found = shared.lessor.lock().time_to_live(request.id, shared.now(), request.keys);
-    let header = Some(shared.header(shared.reader.current_revision()));
-    let mut response =
-        pb::LeaseTimeToLiveResponse { header, id: request.id, ttl: -1, ..Default::default() };
-    if let Some(lease) = found {
-        response.ttl = lease.remaining.ok_or(Error::NoLeader)?;
-        response.granted_ttl = lease.granted;
-        response.keys = lease.keys;
-    }
+    let found = match shared.is_leader() {
+        true => time_here(&shared, &request).await?,
+        false => Box::pin(forward::time_to_live(&shared, request.id, request.keys)).await?,
+    };
+    let none = || pb::LeaseTimeToLiveResponse { id: request.id, ttl: -1, ..Default::default() };
+    let mut response = found.unwrap_or_else(none);
+    response.header = Some(shared.header(shared.reader.current_revision()));
     // As in etcd: without authentication everybody may, whatever changed meanwhile.
     if shared.auth.is_enabled() {
         shared.still_allowed(allowed)?;
     }
     reply(&response)
+}
+
+/// What the leader's own lessor says of a lease, none when there is no such lease.
+async fn time_here(
+    shared: &Shared,
+    request: &pb::LeaseTimeToLiveRequest,
+) -> Result<Option<pb::LeaseTimeToLiveResponse>, Error> {
+    shared.read_index().await?;
+    let found = shared.lessor.lock().time_to_live(request.id, shared.now(), request.keys);
+    let Some(lease) = found else { return Ok(None) };
+    Ok(Some(pb::LeaseTimeToLiveResponse {
+        header: None,
+        id: request.id,
+        // Who leads no more does not know it; asked again, the client finds who does.
+        ttl: lease.remaining.ok_or(Error::LeaderChanged)?,
+        granted_ttl: lease.granted,
+        keys: lease.keys,
+    }))
 }
 
 pub(super) async fn leases(
@@ -179,6 +195,20 @@ async fn may_renew(shared: &Shared, who: &Who, lease: i64) -> Result<(), Error> 
 
 /// The lease's time from now on; 0 when there is no such lease.
 async fn renew(shared: &Shared, id: i64) -> Result<i64, Status> {
+    if shared.is_leader() {
+        // An old leader that the others have left must not say that a lease lives on.
+        shared.read_index().await?;
+        match renew_here(shared, id).await {
+            Ok(ttl) => return Ok(ttl),
+            Err(RenewError::LeaseNotFound) => return Ok(0),
+            Err(RenewError::NotPrimary | RenewError::Expired) => {}
+        }
+    }
+    Ok(Box::pin(forward::renew(shared, id)).await?.unwrap_or(0))
+}
+
+/// The same by this member's own lessor, which knows it only where it leads.
+pub(crate) async fn renew_here(shared: &Shared, id: i64) -> Result<i64, RenewError> {
     loop {
         let revoked = shared.revoked.notified();
         let renewed = shared.lessor.lock().renew(id, shared.now());
@@ -187,10 +217,9 @@ async fn renew(shared: &Shared, id: i64) -> Result<i64, Status> {
                 shared.metrics.lease_renewed.inc();
                 return Ok(renewed.ttl);
             }
-            Err(RenewError::LeaseNotFound) => return Ok(0),
-            Err(RenewError::NotPrimary) => return Err(Error::NoLeader.into()),
             // Its end is proposed, not yet applied: only then is the answer certain.
             Err(RenewError::Expired) => revoked.await,
+            Err(error) => return Err(error),
         }
     }
 }

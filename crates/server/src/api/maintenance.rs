@@ -14,6 +14,7 @@ use super::reply;
 use crate::auth::Who;
 use crate::error::Error;
 use crate::grpc::Framed;
+use crate::peers;
 use crate::request::Field;
 use crate::shared::{Answer, Shared};
 use crate::versions;
@@ -136,9 +137,15 @@ pub(super) async fn move_leader(
     if !shared.is_leader() {
         return Err(Error::NotLeader.into());
     }
-    // There is no other member yet that could take over.
-    if request.target_id != shared.member_id {
+    let target = shared.cluster.read().members.get(&request.target_id).cloned();
+    if target.is_none_or(|target| target.is_learner) {
         return Err(Error::BadLeaderTransferee.into());
+    }
+    let wait = shared.config.request_timeout();
+    if request.target_id != shared.member_id
+        && !peers::hand_over(&shared, request.target_id, wait).await
+    {
+        return Err(Error::TimeoutLeaderTransfer.into());
     }
     reply(&pb::MoveLeaderResponse::default())
 }

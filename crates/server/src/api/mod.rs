@@ -7,6 +7,7 @@ mod concurrency;
 mod health;
 mod kv;
 mod large;
+mod leader;
 mod lease;
 mod maintenance;
 mod snapshot;
@@ -16,6 +17,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -43,6 +45,8 @@ use concurrency::{election, lock};
 
 pub(crate) use concurrency::Places;
 pub(crate) use large::LargeAnswers;
+pub(crate) use leader::watch_leader;
+pub(crate) use lease::renew_here;
 pub(crate) use snapshot::SNAPSHOTS_MAX;
 
 /// An answer on its way. Boxed at its real size: a future as large as the largest method's would be moved
@@ -71,12 +75,22 @@ pub(crate) fn serve(
     let ending = Ending { shared: Arc::clone(&shared), method, code: Code::Cancelled, began };
     match begun {
         Ok((encoding, deadline)) => {
+            let bound = head.wants_leader.then(|| Arc::clone(&shared));
             let call = Call { shared, stopping, method, encoding, deadline, ending };
             let (answer_type, who) = (head.answer_type(), head.who(common_name));
             let answering = if who.is_silent() {
                 dispatch(call, request, Nobody)
+            } else if call.shared.is_ahead(&who) {
+                Box::pin(async move {
+                    call.shared.catch_up_with(&who).await;
+                    dispatch(call, request, who).await
+                })
             } else {
                 dispatch(call, request, who)
+            };
+            let answering: Answering = match bound {
+                None => answering,
+                Some(shared) => Box::pin(async move { leader::bind(&shared, answering.await) }),
             };
             match answer_type {
                 None => answering,
@@ -140,6 +154,9 @@ fn begin(
     method: Method,
     head: &Head<'_>,
 ) -> Result<(Encoding, Option<Deadline>), Status> {
+    if shared.progress.is_learner.load(Ordering::Relaxed) && !method.is_for_learners() {
+        return Err(Error::NotSupportedForLearner.into());
+    }
     let timeout = head.timeout_of_call();
     if timeout == Some(Duration::ZERO) {
         return Err(grpc::deadline_exceeded());
@@ -230,9 +247,10 @@ fn dispatch_rare(call: Call, request: Request<Incoming>, who: Who) -> Answering 
         Method::HealthCheck => call.unary(request, health::check),
         Method::HealthList => call.unary(request, health::list),
         Method::HealthWatch => Box::pin(health::watch(call, request)),
-        Method::MemberAdd | Method::MemberRemove | Method::MemberUpdate | Method::MemberPromote => {
-            call.refuse("membership changes come with clusters")
-        }
+        Method::MemberAdd => call.for_all(request, who, cluster::member_add),
+        Method::MemberRemove => call.for_root(request, who, cluster::member_remove),
+        Method::MemberUpdate => call.for_root(request, who, cluster::member_update),
+        Method::MemberPromote => call.for_root(request, who, cluster::member_promote),
         Method::Snapshot => Box::pin(snapshot::snapshot(call, request, who)),
         Method::Downgrade => call.for_root(request, who, maintenance::downgrade),
         Method::Range
@@ -408,11 +426,6 @@ impl Call {
                 grpc::error(&status)
             }
         }
-    }
-
-    /// Answers a method that etcd has and this version does not.
-    fn refuse(self, why: &str) -> Answering {
-        at_once(self.finish(Err(Status::unimplemented(format!("etched: {why}")))))
     }
 }
 

@@ -1,6 +1,7 @@
 //! From what a call says of its caller to who that is.
 
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use etched_auth::{Asked, Caller, token_index};
@@ -12,6 +13,9 @@ use crate::shared::Shared;
 
 /// Bytes of a token's hash that the log shows.
 const FINGERPRINT_BYTES: usize = 6;
+
+/// Pause before it is looked again whether a token's index is applied: followers are some milliseconds behind.
+const AHEAD_PAUSE: Duration = Duration::from_millis(5);
 
 /// What a call says of its caller. It is looked at when it is needed, and again for each message of a stream: a token
 /// that was good may have ended.
@@ -67,6 +71,11 @@ impl Who {
         self.0.is_none()
     }
 
+    /// The token, to be passed on to another member.
+    pub(crate) fn into_token(self) -> Option<HeaderValue> {
+        self.0.and_then(|said| said.token)
+    }
+
     /// A caller with the token that stands in the call's metadata, which counts before the common name of its
     /// certificate. `common_name` is one of a connection whose clients have to show a certificate.
     pub(crate) fn new(
@@ -109,6 +118,28 @@ impl Shared {
             tracing::warn!("token-fingerprint" = fingerprint, "invalid auth token");
             Error::InvalidAuthToken
         })
+    }
+
+    /// Whether a caller's token was given by another member at an index that is not applied here yet: then it is not
+    /// known to be good or bad. Alone, nobody else can have given it.
+    pub(crate) fn is_ahead(&self, who: &Who) -> bool {
+        let progress = &self.progress;
+        if !self.auth.is_enabled() || progress.sole_leader.load(Ordering::Acquire) {
+            return false;
+        }
+        let token = who.0.as_ref().and_then(|said| said.token.as_ref());
+        let text = token.and_then(|token| token.to_str().ok()).unwrap_or_default();
+        let index = token_index(text.strip_prefix("Bearer ").unwrap_or(text));
+        let applied = progress.applied.load(Ordering::Acquire);
+        matches!(self.auth.tokens, Tokens::Simple(_)) && index.is_some_and(|index| index > applied)
+    }
+
+    /// Waits until that is over, but no longer than a request may take.
+    pub(crate) async fn catch_up_with(&self, who: &Who) {
+        let deadline = Instant::now() + self.config.request_timeout();
+        while self.is_ahead(who) && Instant::now() < deadline {
+            tokio::time::sleep(AHEAD_PAUSE).await;
+        }
     }
 
     fn caller_of_token(&self, token: &str, revision: u64) -> Option<Caller> {

@@ -34,6 +34,8 @@ pub(crate) enum Body {
     Trailers,
     /// Plain HTTP, as it comes; an error cuts it short.
     Chunks(Pin<Box<dyn Source>>),
+    /// To another member.
+    Raft(Box<etched_transport::Body>),
     /// Messages as they come.
     Stream(Pin<Box<dyn Source>>),
 }
@@ -81,6 +83,9 @@ impl http_body::Body for Body {
                 }
                 Poll::Ready(None) => None,
             },
+            Self::Raft(body) => {
+                return Pin::new(&mut **body).poll_frame(cx).map_err(|never| match never {});
+            }
             Self::Stream(source) => match source.as_mut().poll_chunk(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(chunk))) => Some(Frame::data(chunk)),
@@ -98,7 +103,10 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Empty | Self::Full(None))
+        match self {
+            Self::Raft(body) => body.is_end_stream(),
+            _ => matches!(self, Self::Empty | Self::Full(None)),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -107,6 +115,7 @@ impl http_body::Body for Body {
             Self::Full(data) => {
                 SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64))
             }
+            Self::Raft(body) => body.size_hint(),
             _ => SizeHint::default(),
         }
     }

@@ -24,6 +24,13 @@ impl Kind {
     }
 }
 
+impl Method {
+    /// Whether a learner serves it; of ranges only those that are not linearizable.
+    pub(crate) fn is_for_learners(self) -> bool {
+        matches!(self, Self::Status | Self::Snapshot | Self::Range)
+    }
+}
+
 macro_rules! methods {
     ($($service:literal { $($variant:ident = $name:literal $kind:ident),* $(,)? })*) => {
         /// A method of a service.

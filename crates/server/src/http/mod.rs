@@ -2,10 +2,12 @@
 //! `/debug/pprof/`; and the way to the JSON gateway.
 
 mod health;
+mod peer;
 mod process;
 mod profile;
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -49,16 +51,17 @@ pub(crate) async fn serve(
     stopping: api::Stopping,
     surface: Surface,
     over: Over,
+    remote: Option<SocketAddr>,
     request: Request<Incoming>,
 ) -> Response<Body> {
     if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
         return text(StatusCode::BAD_REQUEST, "400 Bad Request: missing required Host header");
     }
     let version = request.version();
-    let mut response = if surface == Surface::Client {
-        serve_client(&shared, stopping, over, request).await
-    } else {
-        route_unread(&shared, surface, request).await
+    let mut response = match surface {
+        Surface::Client => serve_client(&shared, stopping, over, request).await,
+        Surface::Metrics => route_unread(&shared, surface, request).await,
+        Surface::Peer => peer::serve(&shared, remote, request).await,
     };
     if version == Version::HTTP_2 {
         // Of itself hyper gives none there, because answers of gRPC have none.
@@ -191,15 +194,14 @@ async fn route(
     request: &Request<Incoming>,
 ) -> Response<Body> {
     let path = request.uri().path();
-    let (client, observed) =
-        (surface == Surface::Client, matches!(surface, Surface::Client | Surface::Metrics));
+    let client = surface == Surface::Client;
     match path {
-        "/version" if surface != Surface::Metrics => get_only(request, || json(version(shared))),
-        "/health" if observed => match not_get(request) {
+        "/version" if client => get_only(request, || json(version(shared))),
+        "/health" => match not_get(request) {
             Some(refused) => refused,
             None => health::health(shared, request.uri().query()).await,
         },
-        "/metrics" if observed => {
+        "/metrics" => {
             let mut response = Response::new(Body::text(render_metrics(shared)));
             set_type(&mut response, metrics::CONTENT_TYPE);
             response
@@ -213,12 +215,7 @@ async fn route(
         _ if client && shared.config.pprof && path.starts_with(profile::PREFIX) => {
             profile::serve(&path[profile::PREFIX.len()..], request.uri().query()).await
         }
-        "/members" if surface == Surface::Peer => get_only(request, || members(shared)),
-        "/downgrade/enabled" if surface == Surface::Peer => match not_get(request) {
-            Some(refused) => refused,
-            None => downgrade_enabled(shared).await,
-        },
-        _ if observed && health::is_check(path) => match not_get(request) {
+        _ if health::is_check(path) => match not_get(request) {
             Some(refused) => refused,
             None => health::check(shared, path, request.uri().query()).await,
         },
@@ -239,36 +236,16 @@ fn version(shared: &Shared) -> String {
     )
 }
 
-fn members(shared: &Shared) -> Response<Body> {
-    let members: Vec<_> = shared.cluster.read().members.values().cloned().collect();
-    let mut body = serde_json::to_string(&members).expect("strings and numbers always serialize");
-    body.push('\n');
-    of_cluster(shared, json(body))
-}
-
-/// Whether the cluster is on its way to the version before: what a member of that version asks before it joins.
-async fn downgrade_enabled(shared: &Shared) -> Response<Body> {
-    if let Err(error) = shared.read_index().await {
-        let body = format!("failed linearized read: {}\n", error.status().1);
-        return of_cluster(shared, text(StatusCode::INTERNAL_SERVER_ERROR, body));
-    }
-    let enabled = shared.cluster.read().downgrade.is_some();
-    let mut response = Response::new(Body::text(enabled.to_string()));
-    set_type(&mut response, "text/plain");
-    of_cluster(shared, response)
-}
-
-/// An answer to another member says which cluster it is from.
-fn of_cluster(shared: &Shared, mut response: Response<Body>) -> Response<Body> {
-    let id = HeaderValue::from_str(&format!("{:x}", shared.cluster_id)).expect("hex digits");
-    response.headers_mut().insert("x-etcd-cluster-id", id);
-    response
-}
-
 fn render_metrics(shared: &Shared) -> Vec<u8> {
     let (mut values, mut totals) = shared.observe();
     process::observe(&mut values, &mut totals);
-    shared.metrics.render(&values, &totals)
+    let mut out = shared.metrics.render(&values, &totals);
+    if let Some(transport) = shared.transport.get() {
+        let mut text = String::new();
+        metrics::peers::render(&mut text, shared.member_id, transport.metrics());
+        out.extend_from_slice(text.as_bytes());
+    }
+    out
 }
 
 /// Values of a query parameter.

@@ -5,6 +5,7 @@
 
 mod make;
 mod methods;
+pub(crate) mod peers;
 
 use std::collections::HashSet;
 use std::sync::OnceLock;

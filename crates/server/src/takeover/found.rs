@@ -1,7 +1,7 @@
 //! What a data directory of etcd's holds, found out without changing a byte.
 //!
 //! ```text
-//! database ── index, members there, versions ──> and behind all entries of the log that wait ──> this one alone?
+//! database ── index, members there, versions ──> and behind all entries of the log that wait ──> this one there?
 //! log ──newest valid mark──> entries up to that index ──> term ──> the database's?
 //!                                               └───────> members ──> the database's?
 //! ```
@@ -32,6 +32,9 @@ use crate::versions::{self, Version};
 
 /// Minor versions of etcd 3 whose directories are known.
 const MINORS: std::ops::RangeInclusive<u64> = 5..=7;
+
+/// What etcd takes for `--max-learners` where nothing is said; a directory does not tell.
+const LEARNERS_MAX: usize = 1;
 
 /// The version that keeps members twice.
 const OLD: &str = "3.5";
@@ -107,12 +110,12 @@ pub(super) fn examine<D: Disk, S: Source>(
     let at_index = Ids::of(&said.cluster);
     compare(&said, &Ids::of(&members_by_log(&mark, before, &said.cluster)?))?;
     if said.index > 0 {
-        alone(member_id, &at_index)?;
+        is_member(member_id, &at_index)?;
     }
     let mut cluster = said.cluster;
-    membership::follow(&mut cluster, behind)?;
+    membership::follow(&mut cluster, behind, LEARNERS_MAX)?;
     if said.index > 0 || !behind.is_empty() {
-        alone(member_id, &Ids::of(&cluster))?;
+        is_member(member_id, &Ids::of(&cluster))?;
     }
     check_requests(behind)?;
     Ok(Found {
@@ -240,7 +243,7 @@ fn members_by_log(
             (id, Member { id, peer_urls, is_learner, ..Member::default() })
         }));
     }
-    membership::follow(&mut cluster, entries)?;
+    membership::follow(&mut cluster, entries, LEARNERS_MAX)?;
     Ok(cluster)
 }
 
@@ -262,15 +265,11 @@ fn compare(said: &Said, log: &Ids) -> Result<(), Reason> {
     Ok(())
 }
 
-fn alone(own: u64, ids: &Ids) -> Result<(), Reason> {
-    let (ids, own_place) = (ids.clone(), (own, false));
-    if ids.0 == [own_place] {
-        Ok(())
-    } else if ids.0.contains(&own_place) {
-        Err(Reason::SeveralMembers { ids })
-    } else {
-        Err(Reason::NoMember { own, ids })
+fn is_member(own: u64, ids: &Ids) -> Result<(), Reason> {
+    if ids.0.iter().any(|(id, _)| *id == own) {
+        return Ok(());
     }
+    Err(Reason::NoMember { own, ids: ids.clone() })
 }
 
 /// What waits in the log must be known here: that it is not must not come out when it is applied.
@@ -361,12 +360,13 @@ mod tests {
     }
 
     #[test]
-    fn a_member_must_be_alone_and_a_voter() {
-        let alone = |members: &[(u64, bool)]| alone(1, &Ids(members.to_vec()));
-        assert!(alone(&[(1, false)]).is_ok());
-        assert!(matches!(alone(&[(1, false), (2, true)]), Err(Reason::SeveralMembers { .. })));
-        for none in [&[(3, false)][..], &[(1, true)], &[]] {
-            assert!(matches!(alone(none), Err(Reason::NoMember { .. })), "{none:?}");
+    fn a_member_must_be_one_of_its_cluster() {
+        let is_member = |members: &[(u64, bool)]| is_member(1, &Ids(members.to_vec()));
+        for one in [&[(1, false)][..], &[(1, true), (2, false)]] {
+            assert!(is_member(one).is_ok(), "{one:?}");
+        }
+        for none in [&[(3, false)][..], &[]] {
+            assert!(matches!(is_member(none), Err(Reason::NoMember { .. })), "{none:?}");
         }
     }
 

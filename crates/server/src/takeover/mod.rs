@@ -33,7 +33,9 @@ use crate::StartError;
 use crate::boot::{Paths, compact_rows};
 use crate::cluster::{BadRow, Cluster};
 use crate::filling::{FillError, Filling, Members};
-use found::{OnDisk, examine};
+use found::examine;
+
+pub(crate) use found::OnDisk;
 
 /// Name of the store's file until it is whole.
 const UNFINISHED: &str = "db.takeover";
@@ -159,16 +161,8 @@ pub enum Reason {
         /// By the database.
         database: Ids,
     },
-    /// A cluster.
-    #[error(
-        "it is of a cluster of several members ({ids}), which this version does not have yet: docs/COMPAT.md, part 5"
-    )]
-    SeveralMembers {
-        /// All of them.
-        ids: Ids,
-    },
-    /// Removed from its cluster, or never a voter.
-    #[error("its member {own:x} is no voter of its cluster (members: {ids})")]
+    /// Removed from its cluster.
+    #[error("its member {own:x} is none of its cluster (members: {ids})")]
     NoMember {
         /// The member's id.
         own: u64,

@@ -18,7 +18,9 @@ use tokio::task::{LocalSet, yield_now};
 use super::account::{Account, charge};
 use super::client::Client;
 use super::disk::CountedDisk;
+use crate::ask::Dial;
 use crate::auth::Tokens;
+use crate::beginning::Beginning;
 use crate::boot::{Booted, boot};
 use crate::config::Config;
 use crate::crash_tests::SimMedium;
@@ -58,7 +60,10 @@ impl Member {
         let medium = Arc::new(SimMedium::new(&disk));
         let storage = Storage::open_on(medium, options).expect("a fresh file");
         let tokens = Tokens::new(&config().auth).expect("no keys");
-        let booted = boot(config(), CountedDisk(disk), storage, tokens, 1).expect("a fresh member");
+        let begins = Beginning::again(&config());
+        let booted =
+            boot(config(), begins.as_ref(), Dial::default(), CountedDisk(disk), storage, tokens, 1);
+        let booted = booted.expect("a fresh member");
         let Booted { shared, mut engine, flusher, .. } = booted;
         engine.start().expect("a fresh member");
         Self { shared, engine, flusher: flusher.expect("nobody took it") }
