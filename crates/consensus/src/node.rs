@@ -39,6 +39,11 @@ pub struct Config {
 }
 
 /// What the disk holds when the member starts.
+///
+/// A crash may have come between a snapshot's mark in the log and its taking the store's place. Then the log is opened
+/// at that mark, and only when that is done the snapshot takes the store's place: before, a part of what was read of the
+/// log may be on no disk, and a second crash takes it back. A mark counts only with its snapshot: one without is older
+/// than the log's entries, and the log is opened at the mark before it.
 #[derive(Debug, Clone)]
 pub struct Start {
     /// Last hard state of the log.

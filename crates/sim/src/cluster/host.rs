@@ -148,9 +148,13 @@ impl Host {
         let (wal, contents, mark) = if etched_wal::exists(&self.disk, dir)? {
             let mut marks = etched_wal::valid_snapshots(&self.disk, dir)?;
             marks.sort_unstable_by_key(|mark| std::cmp::Reverse(mark.index));
-            let usable = marks.into_iter().find(|mark| self.reach(mark));
+            let usable = marks.into_iter().find(|mark| self.reaches(mark));
             let mark = usable.expect("a log has a mark that the store reaches");
             let (wal, contents) = Wal::open(self.disk.clone(), dir, &mark, &options())?;
+            // Not before: what was read of the log is sure to be on disk only now.
+            if let Some(store) = self.received_at(&mark).cloned() {
+                self.checkpoint = store;
+            }
             (wal, contents, mark)
         } else {
             let wal = Wal::create(self.disk.clone(), dir, b"", &options())?;
@@ -186,15 +190,15 @@ impl Host {
         })
     }
 
-    /// Whether there is a state at or above the mark to begin with; a snapshot that came takes its place now.
-    fn reach(&mut self, mark: &SnapshotMark) -> bool {
-        if mark.index <= self.checkpoint.index {
-            return true;
-        }
+    /// Whether there is a state at or above the mark to begin with.
+    fn reaches(&self, mark: &SnapshotMark) -> bool {
+        mark.index <= self.checkpoint.index || self.received_at(mark).is_some()
+    }
+
+    /// A snapshot that came for this mark and has not taken the place of the checkpoint.
+    fn received_at(&self, mark: &SnapshotMark) -> Option<&Store> {
         let fits = |store: &&Store| (store.index, store.term) == (mark.index, mark.term);
-        let Some(store) = self.received.iter().find(fits) else { return false };
-        self.checkpoint = store.clone();
-        true
+        self.received.iter().find(fits).filter(|store| store.index > self.checkpoint.index)
     }
 
     /// The machine loses what it has in memory, and of its disk what a crash may take.
