@@ -13,6 +13,8 @@ use raft::{GetEntriesContext, RaftState, StorageError};
 
 /// Applied entries kept for slow followers, in bytes of their data.
 pub(crate) const KEEP_BYTES_MAX: usize = 64 << 20;
+/// Bytes of entries kept behind a snapshot that is under way; a follower that needs longer than these last gets another.
+pub(crate) const HOLD_BYTES_MAX: usize = 512 << 20;
 
 /// Invariant: `entries` is gapless and starts at `first`; `before` is the term at `first - 1`.
 #[derive(Debug)]
@@ -99,11 +101,16 @@ impl Log {
         }
     }
 
-    /// Forgets entries at or below `applied`, but the newest `keep` of them within the byte limit.
-    pub(crate) fn trim(&mut self, applied: u64, keep: usize) {
+    /// Forgets entries at or below `applied`, but the newest `keep` of them and those above `held`, each within its limit of
+    /// bytes.
+    pub(crate) fn trim(&mut self, applied: u64, keep: usize, held: Option<u64>) {
         while self.first <= applied {
             let applied_kept = (applied - self.first + 1) as usize;
             if applied_kept <= keep && self.bytes <= KEEP_BYTES_MAX {
+                return;
+            }
+            let is_held = held.is_some_and(|index| self.first > index);
+            if is_held && self.bytes <= HOLD_BYTES_MAX {
                 return;
             }
             let Some(entry) = self.entries.pop_front() else { return };
@@ -221,12 +228,12 @@ mod tests {
     #[test]
     fn trimming_keeps_what_is_not_applied() {
         let mut log = log();
-        log.trim(7, 0);
+        log.trim(7, 0, None);
         assert_eq!((log.first_index(), log.last_index()), (Ok(8), Ok(9)));
         assert_eq!(log.term(7), Ok(2));
-        log.trim(9, 1);
+        log.trim(9, 1, None);
         assert_eq!((log.first_index(), log.last_index()), (Ok(9), Ok(9)));
-        log.trim(9, 0);
+        log.trim(9, 0, None);
         assert_eq!((log.first_index(), log.last_index()), (Ok(10), Ok(9)));
     }
 
@@ -237,5 +244,14 @@ mod tests {
         assert_eq!(got.len(), 1);
         let got = log.entries(5, 9, None, GetEntriesContext::empty(false)).expect("entries");
         assert_eq!(got.len(), 4);
+    }
+
+    #[test]
+    fn what_follows_a_snapshot_under_way_stays() {
+        let mut log = log();
+        log.trim(9, 0, Some(7));
+        assert_eq!(log.first_index(), Ok(8));
+        log.trim(9, 0, Some(9));
+        assert_eq!(log.first_index(), Ok(10));
     }
 }

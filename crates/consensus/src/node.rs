@@ -1,6 +1,6 @@
 //! One member's raft state machine.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -125,6 +125,16 @@ pub(crate) struct Unsynced {
     pub(crate) snapshot: Option<SnapshotMark>,
 }
 
+/// How long the entries behind a snapshot stay when it has arrived: a peer needs time to take it in. etcd's.
+const HOLD_AFTER_SNAPSHOT: Duration = Duration::from_secs(30);
+
+/// Entries above `index` are to stay; for how long is not known yet while there is no `until`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hold {
+    index: u64,
+    until: Option<Duration>,
+}
+
 /// A member's raft state machine.
 ///
 /// After an [`Error`] the node must be dropped: what is on disk is not known.
@@ -142,6 +152,8 @@ pub struct Node {
     pub(crate) reads: Reads,
     pub(crate) flow: Flow,
     pub(crate) stall: Stall,
+    /// By peer: what it needs behind the snapshot that is under way to it.
+    pub(crate) holds: BTreeMap<u64, Hold>,
     pub(crate) now: Duration,
 }
 
@@ -197,6 +209,7 @@ impl Node {
             reads: Reads::new(config.id, config.boot),
             flow: Flow::default(),
             stall: Stall::default(),
+            holds: BTreeMap::new(),
             now: Duration::ZERO,
         };
         node.settle();
@@ -314,7 +327,10 @@ impl Node {
     pub fn applied(&mut self, index: u64) {
         self.raw.advance_apply_to(index);
         let keep = if self.alone() { 0 } else { self.config.catch_up_entries };
-        self.raw.mut_store().trim(index, keep);
+        let now = self.now;
+        self.holds.retain(|_, hold| hold.until.is_none_or(|until| now < until));
+        let held = self.holds.values().map(|hold| hold.index).min();
+        self.raw.mut_store().trim(index, keep, held);
     }
 
     /// Applies a committed membership change; the members afterwards. A leader that is no voter any more follows.
@@ -352,6 +368,16 @@ impl Node {
         let status =
             if arrived { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
         self.raw.report_snapshot(peer, status);
+        if !arrived {
+            self.holds.remove(&peer);
+        } else if let Some(hold) = self.holds.get_mut(&peer) {
+            hold.until = Some(self.now + HOLD_AFTER_SNAPSHOT);
+        }
+    }
+
+    /// Whether this leader has asked another member to lead: it takes no proposals meanwhile.
+    pub fn is_handing_over(&self) -> bool {
+        self.is_leader() && self.raw.raft.lead_transferee.is_some()
     }
 
     /// The state at `mark` is kept for `peer`, which gets a `MsgSnap` for it: now, or, if it must be heard of first,
@@ -362,6 +388,7 @@ impl Node {
             return;
         }
         self.raw.mut_store().offer(peer, crate::convert::mark_to_raft(mark));
+        self.holds.insert(peer, Hold { index: mark.index, until: None });
         self.raw.raft.send_append(peer);
     }
 
@@ -484,6 +511,7 @@ impl Node {
             self.flow.clear(raft.mut_prs());
             self.stall.clear();
             raft.mut_store().withdraw();
+            self.holds.clear();
         }
     }
 

@@ -73,10 +73,12 @@ impl Reads {
         Some(ours)
     }
 
-    /// Keeps a read until the leader has committed in `term`.
+    /// Keeps a read until the leader has committed in `term`, if there is room.
     pub(crate) fn postpone(&mut self, message: eraftpb::Message) {
         if self.postponed.len() < POSTPONED_MAX {
             self.postponed.push(message);
+        } else if let Some(id) = message.entries.first().and_then(|entry| self.id(&entry.data)) {
+            self.of_peers.remove(&id);
         }
     }
 

@@ -87,7 +87,9 @@ impl Node {
                 self.hard_state.commit = commit;
             }
             messages.extend(light.take_messages());
-            output.messages.extend(messages.into_iter().map(message::to_wire));
+            for message in messages {
+                self.send(message, &mut output);
+            }
             take_committed(&mut output, &light.take_committed_entries());
         }
         self.settle();

@@ -14,7 +14,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use etched_consensus::{ConfChange, Entry, EntryKind, Node, Output, Role, SoftState, Writer};
+use etched_consensus::{
+    ConfChange, ConfChangeKind, Entry, EntryKind, Node, Output, Role, SoftState, Writer,
+};
 use etched_proto::etcdserverpb as pb;
 use etched_storage::Applied;
 use etched_wal::Times;
@@ -140,7 +142,10 @@ impl<D: Disk> Engine<D> {
         self.turn(Instant::now())?;
         // Only now is all of the log applied: its end is committed by this member's own election.
         self.shared.auth.forget_tokens();
-        self.shared.published.send_replace(true);
+        // The end of the log may have added others, who are needed now: `publish` waits for them.
+        if self.node.syncs_inline() {
+            self.shared.published.send_replace(true);
+        }
         Ok(())
     }
 
@@ -264,6 +269,7 @@ impl<D: Disk> Engine<D> {
         if self.node.leader() == 0 {
             // They wait for one, as in etcd, and their waiters no longer than their time.
             self.forget_abandoned();
+            self.forget_abandoned_changes();
             return Ok(());
         }
         if self.applier.memory_bytes() < MEMORY_TABLE_BYTES_MAX {
@@ -278,11 +284,7 @@ impl<D: Disk> Engine<D> {
         } else {
             self.forget_abandoned();
         }
-        for change in std::mem::take(&mut self.changes) {
-            if !self.node.propose_conf_change(&change)? {
-                tracing::warn!("dropped a change of the members: nobody takes it");
-            }
-        }
+        self.propose_changes()?;
         if self.ready.is_empty() {
             return Ok(());
         }
@@ -294,6 +296,40 @@ impl<D: Disk> Engine<D> {
             self.ready = batch;
         }
         Ok(())
+    }
+
+    fn propose_changes(&mut self) -> Result<(), Fatal> {
+        // One that comes long after its asker was told of a timeout surprises him, and what he did since.
+        self.forget_abandoned_changes();
+        for change in std::mem::take(&mut self.changes) {
+            if self.leaves_no_voter(&change) {
+                let (revision, result) = (self.applier.revision(), Err(Error::NotEnoughStarted));
+                if let Some(waiter) = self.waiters.remove(&change.id) {
+                    self.answer(waiter, Outcome { result, revision });
+                    self.deliver();
+                }
+            } else if !self.node.propose_conf_change(&change)? {
+                tracing::warn!("dropped a change of the members: nobody takes it");
+            }
+        }
+        Ok(())
+    }
+
+    /// Such a change ends every member that applies it, etcd's too.
+    fn leaves_no_voter(&self, change: &ConfChange) -> bool {
+        change.kind == ConfChangeKind::RemoveNode
+            && self.node.conf_state().voters == [change.node_id]
+    }
+
+    fn forget_abandoned_changes(&mut self) {
+        let waiters = &mut self.waiters;
+        self.changes.retain(|change| {
+            let waits = waiters.get(&change.id).is_some_and(|waiter| !waiter.sender.is_closed());
+            if !waits {
+                waiters.remove(&change.id);
+            }
+            waits
+        });
     }
 
     /// Lets go of proposals that wait for memory, or for a leader, and for which nobody waits any more.
@@ -320,7 +356,10 @@ impl<D: Disk> Engine<D> {
             if !was_full {
                 tracing::error!(error = %error, "no room for the log; raising alarm NOSPACE");
             }
-            self.shared.raise(pb::AlarmType::Nospace);
+            // Without a leader nobody takes it, and one a second would wait for the next.
+            if self.node.leader() != 0 {
+                self.shared.raise(pb::AlarmType::Nospace);
+            }
         }
     }
 
@@ -480,6 +519,9 @@ impl<D: Disk> Engine<D> {
         let mut lessor = self.shared.lessor.lock();
         if soft_state.role != Role::Leader && lessor.is_primary() {
             lessor.demote();
+            drop(lessor);
+            // Who waits to hear that a lease has ended asks the new leader now.
+            self.shared.revoked.notify_waiters();
         }
     }
 
@@ -514,8 +556,8 @@ impl<D: Disk> Engine<D> {
 
     /// Proposes revokes for leases that have run out; returns after which time to look again.
     fn expire_leases(&mut self) -> Duration {
-        if !self.node.is_leader() {
-            // Not even one that has just been deposed: its entries would go to the new leader.
+        if !self.node.is_leader() || self.node.is_handing_over() {
+            // Not even one that has just been deposed, or soon will be: its entries would go to the new leader.
             return etched_lease::EXPIRY_PASS_INTERVAL;
         }
         if self.shared.cluster.read().has_alarm(pb::AlarmType::Corrupt) {

@@ -87,6 +87,11 @@ impl Laggards {
         shared.threads.spawn("snapshot", move || send(&sends, message, &view)).is_ok()
     }
 
+    /// Lets go of what is prepared for a member that has left.
+    pub(crate) fn drop(&mut self, peer: u64) {
+        self.prepared.remove(&peer);
+    }
+
     /// Lets go of views that nobody wanted in the end.
     pub(crate) fn forget(&mut self, now: Instant) {
         self.prepared.retain(|_, prepared| match prepared {

@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use crate::StartError;
 use crate::boot::Paths;
 use crate::cluster::Member;
+use crate::laggards;
 use crate::received;
 use crate::shared::{Event, Shared};
 
@@ -31,6 +32,8 @@ const WAITING_BYTES_MAX: usize = 256 << 20;
 
 /// Why nothing is taken any more.
 const STOPPING: &str = "the server is stopping";
+/// What a snapshot must not be.
+const WITHOUT_DATABASE: &str = "a snapshot comes with its database";
 
 /// What of other members' messages waits.
 #[derive(Debug, Default)]
@@ -66,6 +69,17 @@ struct RaftThread {
 }
 
 impl RaftThread {
+    /// Puts a message into the inbox, if there is room.
+    fn enter(&self, message: Message) -> Result<(), Refused> {
+        let gone = || Refused::Because(STOPPING.to_owned());
+        let shared = self.shared.upgrade().ok_or_else(gone)?;
+        if !shared.incoming.enters(&message) {
+            return Err(Refused::Full);
+        }
+        shared.inbox.push(Event::Message(Box::new(message)));
+        Ok(())
+    }
+
     fn tell(&self, event: Event) {
         if let Some(shared) = self.shared.upgrade() {
             shared.inbox.push(event);
@@ -75,13 +89,11 @@ impl RaftThread {
 
 impl Raft for RaftThread {
     fn process(&self, message: Message) -> Result<(), Refused> {
-        let gone = || Refused::Because(STOPPING.to_owned());
-        let shared = self.shared.upgrade().ok_or_else(gone)?;
-        if !shared.incoming.enters(&message) {
-            return Err(Refused::Full);
+        if laggards::is_snapshot(&message) {
+            // The log would get a mark that nothing here stands at, and no start would come past it.
+            return Err(Refused::Because(WITHOUT_DATABASE.to_owned()));
         }
-        shared.inbox.push(Event::Message(Box::new(message)));
-        Ok(())
+        self.enter(message)
     }
 
     fn is_id_removed(&self, id: u64) -> bool {
@@ -119,7 +131,7 @@ impl Raft for RaftThread {
                 .await
                 .map_err(|error| SnapshotRefused::Save(error.to_string()))?;
             tracing::info!("snapshot-index" = index, "received and saved database snapshot");
-            self.process(message).map_err(|refused| SnapshotRefused::Process(refused.to_string()))
+            self.enter(message).map_err(|refused| SnapshotRefused::Process(refused.to_string()))
         })
     }
 }

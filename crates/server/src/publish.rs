@@ -9,6 +9,7 @@ use prost::Message;
 use tokio::sync::watch;
 
 use crate::auth::Nobody;
+use crate::error::Error;
 use crate::request::Field;
 use crate::shared::Shared;
 
@@ -36,6 +37,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>)
                 shared.published.send_replace(true);
                 return;
             }
+            Err(Error::Stopped) => return,
             Err(error) => tracing::warn!(
                 "local-member-id" = %format!("{:x}", shared.member_id),
                 "publish-timeout" = ?shared.config.request_timeout(),

@@ -12,6 +12,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -67,7 +68,10 @@ pub(crate) async fn keep(
 }
 
 fn write(folder: &Path, index: u64, pieces: mpsc::Receiver<Option<Bytes>>) -> io::Result<()> {
-    let unfinished = folder.join(format!("{UNFINISHED}{index:016x}"));
+    // Two may come in at once: a leader that sends one again has given the first up, not so who takes it.
+    static RECEIPTS: AtomicU64 = AtomicU64::new(0);
+    let receipt = RECEIPTS.fetch_add(1, Ordering::Relaxed);
+    let unfinished = folder.join(format!("{UNFINISHED}{index:016x}.{receipt}"));
     let written = write_whole(&unfinished, pieces);
     if written.is_err() {
         let _ = std::fs::remove_file(&unfinished);

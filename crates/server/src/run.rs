@@ -86,6 +86,8 @@ pub fn run(config: Config) -> Result<(), String> {
     };
     let mut signals = signals;
     let mut handle = start(config.clone()).map_err(|error| error.to_string())?;
+    // Done: members that have come since are not to be forced out again.
+    let config = Config { force_new_cluster: false, ..config };
     let end = loop {
         match runtime.block_on(end_of(&handle, &mut signals)) {
             End::Anew => {
@@ -295,9 +297,10 @@ impl Handle {
         if let Some(transport) = self.shared.transport.get() {
             transport.stop();
         }
-        self.shared.threads.join();
+        // A snapshot that is coming in ends with the connection it comes over.
         let _ = self.stop_peers.send(true);
         join(self.peers);
+        self.shared.threads.join();
     }
 
     /// Lets another member lead, if this one does and there is one that could.

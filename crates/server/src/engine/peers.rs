@@ -132,11 +132,14 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Lets the transport follow a change of the members.
-    pub(super) fn connect(&self, change: &Change) {
+    pub(super) fn connect(&mut self, change: &Change) {
         let own = self.shared.member_id;
         self.shared.note_members();
-        if *change == Change::Remove(own) {
-            self.shared.leave();
+        if let Change::Remove(id) = change {
+            self.laggards.drop(*id);
+            if *id == own {
+                self.shared.leave();
+            }
         }
         let Some(transport) = self.shared.transport.get() else { return };
         let connected = match change {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use etched_auth::Asked;
@@ -30,6 +31,10 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// Header that says of which cluster an answer, or a request, is.
 const CLUSTER_ID: &str = "x-etcd-cluster-id";
+/// How long a question about a lease waits until what was committed is applied; etcd's.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Why it was not answered then; etcd's words.
+const NOT_APPLIED: &str = "waiting for node to catch up its applied index has timed out\n";
 
 /// Answers one request of a member at `remote`; raft's own traffic is the transport's.
 pub(super) async fn serve(
@@ -116,13 +121,16 @@ async fn lease(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Bod
         Ok(body) => body,
         Err(refused) => return refused,
     };
-    if renews { renew(shared, body).await } else { time_to_live(shared, body) }
+    if renews { renew(shared, body).await } else { time_to_live(shared, body).await }
 }
 
 async fn renew(shared: &Shared, body: Bytes) -> Response<Body> {
     let Ok(request) = pb::LeaseKeepAliveRequest::decode(body) else {
         return bad_request("error unmarshalling request");
     };
+    if let Some(late) = not_applied(shared).await {
+        return late;
+    }
     match api::renew_here(shared, request.id).await {
         Ok(ttl) => {
             let answer = pb::LeaseKeepAliveResponse { header: None, id: request.id, ttl };
@@ -133,11 +141,22 @@ async fn renew(shared: &Shared, body: Bytes) -> Response<Body> {
     }
 }
 
-fn time_to_live(shared: &Shared, body: Bytes) -> Response<Body> {
+/// The asker may have applied more than this member: it is looked up when all is applied here that was committed, and
+/// by a leader that is one still. The refusal, where that takes too long.
+async fn not_applied(shared: &Shared) -> Option<Response<Body>> {
+    let applied = tokio::time::timeout(APPLY_TIMEOUT, shared.read_index()).await;
+    let is_applied = applied.is_ok_and(|read| read.is_ok());
+    (!is_applied).then(|| text(StatusCode::REQUEST_TIMEOUT, NOT_APPLIED))
+}
+
+async fn time_to_live(shared: &Shared, body: Bytes) -> Response<Body> {
     let request = LeaseInternalRequest::decode(body).ok();
     let Some(request) = request.and_then(|request| request.lease_time_to_live_request) else {
         return bad_request("error unmarshalling request");
     };
+    if let Some(late) = not_applied(shared).await {
+        return late;
+    }
     let found = shared.lessor.lock().time_to_live(request.id, shared.now(), request.keys);
     let Some(lease) = found else { return text(StatusCode::NOT_FOUND, "lease not found\n") };
     let Some(ttl) = lease.remaining else {
