@@ -130,6 +130,8 @@ pub(crate) fn install<D: Disk>(
         let received = folder.join(format!("{:016x}{SUFFIX}", mark.index));
         let building = folder.join(BUILDING);
         build(disk, &received, &building, mark, cache_bytes, open)?;
+        // The store must not survive a power cut that its mark in the log does not.
+        etched_wal::make_durable(disk, &paths.wal)?;
         disk.rename(&building, &paths.store).map_err(failed("rename in"))?;
         disk.sync_dir(folder).map_err(failed("sync"))?;
     }

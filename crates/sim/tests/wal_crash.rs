@@ -270,3 +270,34 @@ fn one_seed_gives_one_run() {
     };
     assert_eq!(trace(), trace());
 }
+
+/// A killed process may leave what it wrote in memory of the system alone: who acts on it must not be ahead of the disk.
+#[test]
+fn what_was_read_of_a_log_outlives_a_power_cut_once_it_is_made_durable() {
+    let found = |is_made_durable: bool| {
+        let (disk, dir) = (SimDisk::new(), Path::new(DIR));
+        disk.create_parent();
+        let options = options(&Model::default());
+        let mut wal = Wal::create(disk.clone(), dir, METADATA, &options).unwrap();
+        let conf_state = Some(ConfState { voters: vec![1], ..ConfState::default() });
+        wal.save(Some(&HardState { term: 1, vote: 1, commit: 0 }), &[], true).unwrap();
+        wal.save_snapshot(&SnapshotMark { index: 7, term: 1, conf_state }).unwrap();
+        // It is written, and the kill comes before the sync.
+        disk.crash_after(1);
+        wal.save(Some(&HardState { term: 1, vote: 1, commit: 7 }), &[], true).unwrap_err();
+        drop(wal);
+        disk.restart(Loss::Process);
+        let newest = |disk: &SimDisk| {
+            let marks = etched_wal::valid_snapshots(disk, dir).unwrap();
+            marks.iter().map(|mark| mark.index).max()
+        };
+        assert_eq!(newest(&disk), Some(7));
+        if is_made_durable {
+            etched_wal::make_durable(&disk, dir).unwrap();
+        }
+        disk.restart(Loss::Unsynced);
+        newest(&disk)
+    };
+    assert_eq!(found(false), Some(0));
+    assert_eq!(found(true), Some(7));
+}

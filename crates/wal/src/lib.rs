@@ -35,6 +35,6 @@ mod format_tests;
 mod fuzz_tests;
 
 pub use error::{Damage, Error};
-pub use open::{read, valid_snapshots};
+pub use open::{make_durable, read, valid_snapshots};
 pub use types::{Entry, EntryKind, HardState, SnapshotMark, Times};
 pub use wal::{Contents, Options, Repair, SEGMENT_BYTES, Wal, exists};
