@@ -301,7 +301,8 @@ impl Transport {
 
     fn remember_as(&self, from: u64, headers: &HeaderMap) {
         let urls = wire::text(headers, &wire::PEER_URLS);
-        if urls.is_empty() {
+        // One that has left must not take the place of one that comes.
+        if urls.is_empty() || self.local.raft.is_id_removed(from) {
             return;
         }
         let urls: Vec<&str> = urls.split(',').collect();

@@ -131,7 +131,11 @@ impl Transport {
 
     /// Ends everything with a peer at once.
     pub fn remove_peer(&self, id: u64) {
-        let removed = self.members.write().peers.remove(&id);
+        let removed = {
+            let mut members = self.members.write();
+            members.remotes.remove(&id);
+            members.peers.remove(&id)
+        };
         let (local, removed_id) = (Hex(self.local.config.id), Hex(id));
         let Some(peer) = removed else {
             tracing::warn!(
@@ -194,6 +198,13 @@ impl Transport {
 
     pub(crate) fn peer(&self, id: u64) -> Option<Arc<Peer>> {
         self.members.read().peers.get(&id).map(Arc::clone)
+    }
+}
+
+#[cfg(test)]
+impl Transport {
+    pub(crate) fn knows(&self, id: u64) -> bool {
+        self.members.read().knows(id)
     }
 }
 

@@ -210,3 +210,19 @@ async fn addresses_that_are_none_are_refused() {
         assert!(matches!(one.transport.add_remote(2, urls), Err(Error::Url(_))));
     }
 }
+
+#[tokio::test]
+async fn only_a_sender_that_may_join_is_remembered() {
+    let one = Member::start(1).await;
+    let mut named = headers();
+    named.push(("X-PeerURLs", "http://127.0.0.1:1".to_owned()));
+    let vote = message(MessageType::MsgVote, 2, 1).encode_to_vec();
+    one.raft.removed.lock().insert(2);
+    ask(&one, "POST", "/raft", &named, &vote).await;
+    assert!(!one.transport.knows(2));
+    one.raft.removed.lock().remove(&2);
+    ask(&one, "POST", "/raft", &named, &vote).await;
+    assert!(one.transport.knows(2));
+    one.transport.remove_peer(2);
+    assert!(!one.transport.knows(2));
+}
