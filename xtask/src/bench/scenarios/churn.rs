@@ -26,7 +26,9 @@ pub(super) const GROUP: Group = Group {
 fn churn(run: &mut Run) -> Result<(), String> {
     let (keys, total) = (run.scale.few_keys, run.scale.few_keys * run.scale.overwrites);
     let folder = run.store.data_dir();
-    let words = format!("churn -keys={keys} -total={total} -data-dir={}", folder.display());
+    // Five million Puts are more than etcd does in the ten minutes that a load may take.
+    let words =
+        format!("churn -deadline=40m -keys={keys} -total={total} -data-dir={}", folder.display());
     let report = run.load(&words)?;
     run.add_part(report.part("puts")?, "");
     let last = report.curve.last().ok_or("the load generator told no curve")?;

@@ -102,7 +102,7 @@ impl Scale {
         old_versions: 1_000_000,
         behind: 100_000,
         leases: 100_000,
-        overwrites: 20,
+        overwrites: 50,
     };
     /// Ends within three minutes; shows that all works, and where to look.
     pub(super) const SHORT: Self = Self {
