@@ -128,11 +128,11 @@ pub(crate) struct Unsynced {
 /// How long the entries behind a snapshot stay when it has arrived: a peer needs time to take it in. etcd's.
 const HOLD_AFTER_SNAPSHOT: Duration = Duration::from_secs(30);
 
-/// Entries above `index` are to stay; for how long is not known yet while there is no `until`.
+/// Entries above `index` are to stay until then, and while the snapshot is under way.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Hold {
     index: u64,
-    until: Option<Duration>,
+    until: Duration,
 }
 
 /// A member's raft state machine.
@@ -328,7 +328,11 @@ impl Node {
         self.raw.advance_apply_to(index);
         let keep = if self.alone() { 0 } else { self.config.catch_up_entries };
         let now = self.now;
-        self.holds.retain(|_, hold| hold.until.is_none_or(|until| now < until));
+        let progress = self.raw.raft.prs();
+        // Nobody is waited for who has left, or whom nothing was sent to in the end.
+        self.holds.retain(|peer, hold| {
+            progress.get(*peer).is_some_and(|of| of.pending_snapshot != 0 || now < hold.until)
+        });
         let held = self.holds.values().map(|hold| hold.index).min();
         self.raw.mut_store().trim(index, keep, held);
     }
@@ -371,7 +375,7 @@ impl Node {
         if !arrived {
             self.holds.remove(&peer);
         } else if let Some(hold) = self.holds.get_mut(&peer) {
-            hold.until = Some(self.now + HOLD_AFTER_SNAPSHOT);
+            hold.until = self.now + HOLD_AFTER_SNAPSHOT;
         }
     }
 
@@ -388,7 +392,8 @@ impl Node {
             return;
         }
         self.raw.mut_store().offer(peer, crate::convert::mark_to_raft(mark));
-        self.holds.insert(peer, Hold { index: mark.index, until: None });
+        let until = self.now + HOLD_AFTER_SNAPSHOT;
+        self.holds.insert(peer, Hold { index: mark.index, until });
         self.raw.raft.send_append(peer);
     }
 
@@ -459,7 +464,8 @@ impl Node {
 
     /// Term of the entry at `index`, if the log still knows it.
     pub fn term_of(&self, index: u64) -> Option<u64> {
-        self.raw.raft.raft_log.term(index).ok()
+        // raft-rs says 0 of what it does not know.
+        self.raw.raft.raft_log.term(index).ok().filter(|term| *term != 0)
     }
 
     pub(crate) fn role(&self) -> Role {

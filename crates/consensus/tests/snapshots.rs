@@ -4,7 +4,8 @@
 
 mod support;
 
-use etched_consensus::Refused;
+use bytes::Bytes;
+use etched_consensus::{ConfChange, ConfChangeKind, Refused};
 use etched_proto::raftpb::{Message, MessageType};
 use etched_wal::SnapshotMark;
 use support::{ELECTION_TICKS, Group, of_type};
@@ -125,4 +126,31 @@ fn a_snapshot_that_the_log_has_moved_away_from_is_not_sent() {
     let mark = SnapshotMark { index: 3, term: 1, conf_state: Some(Default::default()) };
     group.at(1).node.offer_snapshot(3, &mark);
     assert_eq!(of_type(&group.at(1).drain(), MessageType::MsgSnap), []);
+}
+
+#[test]
+fn entries_behind_a_snapshot_stay_for_a_member_that_takes_it_in_and_for_no_other() {
+    let behind = |arrived: Option<bool>, is_removed: bool| {
+        let mut group = lagging();
+        offered(&mut group);
+        group.cut.insert(3);
+        if let Some(arrived) = arrived {
+            group.at(1).node.report_snapshot(3, arrived);
+        }
+        if is_removed {
+            let kind = ConfChangeKind::RemoveNode;
+            let change = ConfChange { id: 0, kind, node_id: 3, context: Bytes::new() };
+            group.at(1).node.apply_conf_change(&change).unwrap();
+        }
+        for round in 0..20 {
+            group.propose(1, &format!("behind {round}"));
+            group.run();
+        }
+        assert_eq!(group.at(1).node.commit(), 41);
+        group.at(1).node.term_of(22).is_some()
+    };
+    assert!(behind(None, false), "it is under way");
+    assert!(behind(Some(true), false), "it has arrived and is being taken in");
+    assert!(!behind(Some(false), false), "it did not arrive");
+    assert!(!behind(Some(true), true), "the member has left");
 }
